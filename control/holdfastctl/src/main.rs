@@ -1,0 +1,3 @@
+//! Fleet command line of Holdfast.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! The central side of Holdfast: enrolment, releases, signing, status, web page.

@@ -1,0 +1,1 @@
+//! Pure decisions of the Holdfast node: admission, planning, reconcile state machine, readiness.

@@ -1,0 +1,3 @@
+//! The Holdfast node: one binary that runs Kubernetes on a box nobody can walk up to.
+
+fn main() {}

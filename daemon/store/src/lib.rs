@@ -1,0 +1,1 @@
+//! SQLite store of the Holdfast node: desired state, inventory, journal, outbox, blobs.

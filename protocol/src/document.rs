@@ -1,0 +1,261 @@
+//! The desired state of one node: what must run, in full, signed by the hub. Nothing is a delta.
+
+use crate::{Digest, Generation, MAX_INLINE_BYTES, NodeId, SchemaVersion};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use std::collections::BTreeSet;
+
+/// The most apps in one document.
+pub const MAX_APPS: usize = 256;
+/// The most Kubernetes objects in one document, over all apps and blobs.
+pub const MAX_OBJECTS: usize = 5_000;
+/// The largest blob of manifests, in bytes (16 MiB).
+pub const MAX_MANIFEST_BLOB_BYTES: u64 = 16 * 1024 * 1024;
+
+/// Desired state, version 1.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DesiredState {
+    /// Version of this document's schema.
+    pub schema: SchemaVersion,
+    /// The one node that it is for.
+    pub node: NodeId,
+    /// Its place in the order of the node's documents.
+    pub generation: Generation,
+    /// When the hub made it; for people, never for decisions.
+    pub issued_at: Timestamp,
+    /// The release that it was rendered from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub release: Option<ReleaseRef>,
+    /// The Kubernetes of the box; left as it is where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub k3s: Option<K3sSection>,
+    /// The apps, all of them: what is not named is removed.
+    #[serde(default)]
+    pub apps: Vec<App>,
+    /// How to treat them.
+    #[serde(default)]
+    pub policy: Policy,
+    /// Fields of a newer minor version, kept as they came.
+    #[serde(flatten)]
+    pub extra: Map<String, Value>,
+}
+
+/// Name and digest of a release.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ReleaseRef {
+    /// Name that the operator gave.
+    pub name: String,
+    /// Digest of its content.
+    pub digest: Digest,
+}
+
+/// What the document says of k3s.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct K3sSection {
+    /// The version that must run, as `k3s --version` prints it (`v1.36.3+k3s1`); any where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// Keys of k3s's own `config.yaml`, over those that the node sets for itself.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub config: Map<String, Value>,
+    /// Fields of a newer minor version, kept as they came.
+    #[serde(flatten)]
+    pub extra: Map<String, Value>,
+}
+
+/// One app: a named set of Kubernetes objects with a health of its own.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct App {
+    /// Name of the app, a DNS-1123 label, unique in the document.
+    pub name: String,
+    /// Namespace for namespaced objects that name none; `default` where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+    /// Where its objects are.
+    pub manifests: Vec<ManifestSource>,
+    /// Fields of a newer minor version, kept as they came.
+    #[serde(flatten)]
+    pub extra: Map<String, Value>,
+}
+
+/// Objects in the document itself, or in a blob.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum ManifestSource {
+    /// Kubernetes objects as JSON; at most [`MAX_INLINE_BYTES`] an app.
+    Inline(Vec<Value>),
+    /// A JSON array of Kubernetes objects, fetched by digest.
+    Blob(BlobRef),
+}
+
+/// A blob by its content.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BlobRef {
+    /// Digest of the whole content.
+    pub digest: Digest,
+    /// Its size in bytes.
+    pub size: u64,
+}
+
+/// How the node treats the apps.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Policy {
+    /// What happens when someone changes or deletes an applied object.
+    pub drift: DriftPolicy,
+    /// Whether objects that left the document are deleted.
+    pub prune: bool,
+    /// Seconds within which all apps must be ready before the node reports the document as failed; 1 to 86,400.
+    pub ready_deadline_seconds: u32,
+    /// Fields of a newer minor version, kept as they came.
+    #[serde(flatten)]
+    pub extra: Map<String, Value>,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            drift: DriftPolicy::Correct,
+            prune: true,
+            ready_deadline_seconds: 600,
+            extra: Map::new(),
+        }
+    }
+}
+
+/// What happens on drift.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DriftPolicy {
+    /// The object is put back at once, and the correction is reported.
+    #[default]
+    Correct,
+    /// The drift is reported only.
+    Report,
+}
+
+/// A rule of the schema that a document breaks.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{place}: {reason}")]
+pub struct InvalidDocument {
+    /// Where, as a path into the document: `apps[2].name`.
+    pub place: String,
+    /// What is wrong with it.
+    pub reason: String,
+}
+
+impl DesiredState {
+    /// Checks the rules that types alone cannot hold: limits, unique names, the shape of inline objects.
+    pub fn validate(&self) -> Result<(), InvalidDocument> {
+        let fail = |place: String, reason: String| Err(InvalidDocument { place, reason });
+        if self.generation.epoch == 0 || self.generation.counter == 0 {
+            return fail(
+                "generation".into(),
+                format!("{} is below the first one, 1.1", self.generation),
+            );
+        }
+        if self.apps.len() > MAX_APPS {
+            return fail(
+                "apps".into(),
+                format!("{} apps; at most {MAX_APPS}", self.apps.len()),
+            );
+        }
+        if !(1..=86_400).contains(&self.policy.ready_deadline_seconds) {
+            return fail(
+                "policy.readyDeadlineSeconds".into(),
+                format!(
+                    "{} is not within 1 and 86,400",
+                    self.policy.ready_deadline_seconds
+                ),
+            );
+        }
+        let mut names = BTreeSet::new();
+        let mut objects = 0;
+        for (index, app) in self.apps.iter().enumerate() {
+            let place = |rest: &str| format!("apps[{index}]{rest}");
+            if let Err(error) = app.name.parse::<NodeId>() {
+                return fail(place(".name"), error.to_string());
+            }
+            if !names.insert(&app.name) {
+                return fail(
+                    place(".name"),
+                    format!("{:?} is the name of an earlier app too", app.name),
+                );
+            }
+            if let Some(Err(error)) = app.namespace.as_ref().map(|name| name.parse::<NodeId>()) {
+                return fail(place(".namespace"), error.to_string());
+            }
+            let mut inline_bytes = 0;
+            for (number, source) in app.manifests.iter().enumerate() {
+                match source {
+                    ManifestSource::Inline(values) => {
+                        objects += values.len();
+                        inline_bytes += values.iter().map(|value| value.to_string().len()).sum::<usize>();
+                        for (position, value) in values.iter().enumerate() {
+                            if let Err(reason) = check_object(value) {
+                                return fail(
+                                    place(&format!(".manifests[{number}].inline[{position}]")),
+                                    reason,
+                                );
+                            }
+                        }
+                    }
+                    ManifestSource::Blob(blob) if blob.size > MAX_MANIFEST_BLOB_BYTES => {
+                        return fail(
+                            place(&format!(".manifests[{number}].blob.size")),
+                            format!("{} bytes; at most {MAX_MANIFEST_BLOB_BYTES}", blob.size),
+                        );
+                    }
+                    ManifestSource::Blob(_) => {}
+                }
+            }
+            if inline_bytes > MAX_INLINE_BYTES {
+                return fail(
+                    place(".manifests"),
+                    format!("{inline_bytes} bytes inline; at most {MAX_INLINE_BYTES}: use a blob"),
+                );
+            }
+        }
+        if objects > MAX_OBJECTS {
+            return fail("apps".into(), format!("{objects} objects; at most {MAX_OBJECTS}"));
+        }
+        Ok(())
+    }
+}
+
+/// Checks that a value has what every Kubernetes object has: `apiVersion`, `kind` and `metadata.name`.
+///
+/// Lists (`kind: List`) must be split and `generateName` is refused: an object without a fixed name can be neither updated nor pruned.
+pub fn check_object(value: &Value) -> Result<(), String> {
+    let text = |pointer: &str| {
+        value
+            .pointer(pointer)
+            .and_then(Value::as_str)
+            .filter(|text| !text.is_empty())
+    };
+    let Some(kind) = text("/kind") else {
+        return Err("has no kind".into());
+    };
+    if text("/apiVersion").is_none() {
+        return Err(format!("{kind} has no apiVersion"));
+    }
+    if kind == "List"
+        || value
+            .get("items")
+            .is_some_and(|items| items.is_array() && kind.ends_with("List"))
+    {
+        return Err(format!("{kind} is a list; give its items one by one"));
+    }
+    if text("/metadata/name").is_none() {
+        return Err(format!(
+            "{kind} has no metadata.name (generateName is not supported: the object could never be updated)"
+        ));
+    }
+    Ok(())
+}

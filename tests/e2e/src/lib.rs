@@ -1,0 +1,1 @@
+//! End-to-end scenarios of Holdfast on real parts.
