@@ -1,1 +1,4 @@
 //! The central side of Holdfast: enrolment, releases, signing, status, web page.
+
+pub mod broker;
+pub mod web;
