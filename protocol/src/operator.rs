@@ -302,3 +302,50 @@ pub struct WhoAmI {
     /// What they may do.
     pub role: OperatorRole,
 }
+
+/// One message of `GET /api/v1/stream`, as server-sent events: the SSE field `event` is [`StreamEvent::name`], the field `data` is
+/// the JSON of the variant's content.
+///
+/// A stream starts with one `tick`. Whoever connects (again) then reads `/api/v1/nodes` once: what changed in between is not sent again.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "kebab-case", tag = "event", content = "data")]
+pub enum StreamEvent {
+    /// A node is new or changed in any way: the whole of it.
+    Node(Box<NodeInfo>),
+    /// A node is no longer in the fleet.
+    NodeDeleted(NodeDeleted),
+    /// Nothing happened, and the link is alive; sent first and then every 10 seconds at least.
+    Tick(Tick),
+}
+
+/// The node that left the fleet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct NodeDeleted {
+    /// Its name.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub id: NodeId,
+}
+
+/// A sign of life with the hub's clock, so that a reader can tell ages whatever its own clock says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct Tick {
+    /// The hub's clock.
+    #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]
+    pub now: Timestamp,
+}
+
+impl StreamEvent {
+    /// Name of the event, for the SSE field `event`.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Node(_) => "node",
+            Self::NodeDeleted(_) => "node-deleted",
+            Self::Tick(_) => "tick",
+        }
+    }
+}
