@@ -1,0 +1,220 @@
+//! A running hub, and its operator API.
+
+use crate::{link::Link, paths, process::Process};
+use anyhow::{Context as _, Result, bail};
+use holdfast_protocol::operator::{CreateToken, CreatedToken, NodeInfo};
+use reqwest::{Client, Method, Response};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use std::{
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+use tokio::process::Command;
+
+/// How long a hub may take to start.
+const START: Duration = Duration::from_secs(30);
+
+/// What the hub prints when it is ready.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Ready {
+    /// Address of the HTTPS listener.
+    pub api: String,
+    /// Address of the plain listener, where one is configured.
+    pub plain: Option<String>,
+    /// Address of the MQTT listener.
+    pub mqtt: String,
+    /// File with the first administrator's bearer token.
+    pub admin_token_file: PathBuf,
+}
+
+/// A running hub whose nodes reach it through two links: one for HTTPS, one for MQTT.
+pub struct Hub {
+    /// Its directory: configuration, data, log.
+    pub directory: PathBuf,
+    /// What it said when it was ready.
+    pub ready: Ready,
+    /// The link to its HTTPS listener.
+    pub api_link: Link,
+    /// The link to its MQTT listener.
+    pub mqtt_link: Link,
+    process: Process,
+    client: Client,
+    token: String,
+}
+
+impl Hub {
+    /// Starts a hub below `directory`; `more` is TOML appended to its configuration.
+    pub async fn start(directory: &Path, more: &str) -> Result<Self> {
+        crate::install_tls_provider();
+        fs::create_dir_all(directory)?;
+        let (api_link, mqtt_link) = (Link::open().await?, Link::open().await?);
+        let config = format!(
+            "data_dir = {data:?}\n\n[api]\nlisten = \"127.0.0.1:0\"\nplain_listen = \"127.0.0.1:0\"\npublic_url = \"https://{api}\"\n\n\
+             [broker]\nlisten = \"127.0.0.1:0\"\npublic_address = \"mqtts://{mqtt}\"\n\n{more}",
+            data = directory.join("data"),
+            api = api_link.address(),
+            mqtt = mqtt_link.address(),
+        );
+        let path = directory.join("hub.toml");
+        fs::File::create(&path)
+            .and_then(|mut file| std::io::Write::write_all(&mut file, config.as_bytes()))?;
+        let (process, ready) = Self::spawn(directory).await?;
+        api_link.lead_to(socket_address(&ready.api)?);
+        mqtt_link.lead_to(socket_address(&ready.mqtt)?);
+        let token = fs::read_to_string(&ready.admin_token_file)
+            .context("the administrator's token")?
+            .trim()
+            .to_owned();
+        Ok(Self {
+            directory: directory.to_owned(),
+            ready,
+            api_link,
+            mqtt_link,
+            process,
+            client: Client::new(),
+            token,
+        })
+    }
+
+    async fn spawn(directory: &Path) -> Result<(Process, Ready)> {
+        let mut command = Command::new(paths::binary("holdfast-hub")?);
+        command
+            .arg("run")
+            .arg("--config")
+            .arg(directory.join("hub.toml"))
+            .env_remove("RUST_BACKTRACE");
+        let mut process = Process::start("holdfast-hub", command, &directory.join("hub.log"))?;
+        let line = process.line(START).await?;
+        let ready = serde_json::from_str(&line).with_context(|| format!("the hub's ready line {line:?}"))?;
+        Ok((process, ready))
+    }
+
+    /// Kills the hub without warning and starts it again on the same data; its ports may change, its links stay.
+    pub async fn kill_and_restart(&mut self) -> Result<()> {
+        self.process.kill().await?;
+        let (process, ready) = Self::spawn(&self.directory).await?;
+        self.api_link.lead_to(socket_address(&ready.api)?);
+        self.mqtt_link.lead_to(socket_address(&ready.mqtt)?);
+        (self.process, self.ready) = (process, ready);
+        Ok(())
+    }
+
+    /// Process id, while it runs.
+    pub fn id(&self) -> Option<u32> {
+        self.process.id()
+    }
+
+    /// The last lines of its log.
+    pub fn log_tail(&self, lines: usize) -> String {
+        self.process.log_tail(lines)
+    }
+
+    /// The first administrator's bearer token.
+    pub fn admin_token(&self) -> &str {
+        &self.token
+    }
+
+    /// Address of the plain listener: web page and API.
+    pub fn plain_url(&self) -> Result<&str> {
+        self.ready
+            .plain
+            .as_deref()
+            .context("the hub has no plain listener")
+    }
+
+    /// Cuts both links of the nodes.
+    pub fn cut(&self) {
+        self.api_link.cut();
+        self.mqtt_link.cut();
+    }
+
+    /// Restores both links of the nodes.
+    pub fn restore(&self) {
+        self.api_link.restore();
+        self.mqtt_link.restore();
+    }
+
+    /// Sends a request to the operator API as the administrator; `path` starts with `/`.
+    pub async fn request(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&impl Serialize>,
+    ) -> Result<Response> {
+        let mut request = self
+            .client
+            .request(method, format!("{}{path}", self.plain_url()?))
+            .bearer_auth(&self.token);
+        if let Some(body) = body {
+            request = request.json(body);
+        }
+        let response = request.send().await?;
+        if response.status().is_success() {
+            return Ok(response);
+        }
+        bail!(
+            "{path}: {}: {}",
+            response.status(),
+            response.text().await.unwrap_or_default()
+        )
+    }
+
+    /// Reads from the operator API.
+    pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
+        Ok(self.request(Method::GET, path, None::<&()>).await?.json().await?)
+    }
+
+    /// Makes an enrolment token.
+    pub async fn create_token(&self, request: &CreateToken) -> Result<CreatedToken> {
+        Ok(self
+            .request(Method::POST, "/api/v1/tokens", Some(request))
+            .await?
+            .json()
+            .await?)
+    }
+
+    /// What the hub knows of a node.
+    pub async fn node(&self, name: &str) -> Result<NodeInfo> {
+        self.get(&format!("/api/v1/nodes/{name}")).await
+    }
+
+    /// Waits until what the hub knows of a node satisfies `condition`; looks again with each message of the hub's stream.
+    pub async fn wait_for_node(
+        &self,
+        name: &str,
+        what: &str,
+        within: Duration,
+        mut condition: impl FnMut(&NodeInfo) -> bool,
+    ) -> Result<NodeInfo> {
+        let deadline = Instant::now() + within;
+        let mut stream = self.request(Method::GET, "/api/v1/stream", None::<&()>).await?;
+        loop {
+            let seen = self.node(name).await;
+            if let Ok(node) = &seen
+                && condition(node)
+            {
+                return seen;
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            match tokio::time::timeout(left, stream.chunk()).await {
+                Ok(Ok(Some(_))) => {}
+                Ok(Ok(None) | Err(_)) => bail!(
+                    "{what}: the hub ended its stream; its log ends:\n{}",
+                    self.log_tail(20)
+                ),
+                Err(_) => bail!("{what}: not within {within:?}; the hub says of {name}: {seen:#?}"),
+            }
+        }
+    }
+}
+
+/// Host and port of an address like `https://127.0.0.1:8443`.
+pub fn socket_address(url: &str) -> Result<SocketAddr> {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    rest.trim_end_matches('/')
+        .parse()
+        .with_context(|| format!("address {url:?}"))
+}
