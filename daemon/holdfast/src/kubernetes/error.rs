@@ -1,0 +1,189 @@
+//! What can go wrong with Kubernetes, told apart by what the node does about it.
+
+use crate::codes;
+use holdfast_protocol::Problem;
+use std::{error::Error as _, path::PathBuf};
+
+/// A failure of Kubernetes or of a request to it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum KubernetesError {
+    /// The kubeconfig cannot be read or used.
+    #[error("{} cannot be used as a kubeconfig: {reason}", path.display())]
+    KubeconfigUnusable {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// No answer, or none that makes sense: worth another try when Kubernetes is back.
+    #[error("{what}: Kubernetes does not answer: {reason}")]
+    Unreachable {
+        /// What was asked.
+        what: String,
+        /// What the connection says.
+        reason: String,
+    },
+    /// The API server is there but cannot now: too many requests, a timeout inside, still starting.
+    #[error("{what}: Kubernetes is not able to at the moment: {reason}")]
+    Busy {
+        /// What was asked.
+        what: String,
+        /// What the API server says.
+        reason: String,
+    },
+    /// The API server says no; asking again does not help.
+    #[error("{what} is refused by the API server: {reason}")]
+    Refused {
+        /// What was asked.
+        what: String,
+        /// What the API server says.
+        reason: String,
+        /// HTTP status, such as 422.
+        status: u16,
+    },
+    /// No such kind.
+    #[error("the API server knows no {kind} in {api_version}")]
+    KindUnknown {
+        /// As the object names it.
+        api_version: String,
+        /// As the object names it.
+        kind: String,
+    },
+    /// A custom resource definition did not become established in time.
+    #[error("{name} was not established by the API server within {seconds} s: {reason}")]
+    NotEstablished {
+        /// Name of the definition.
+        name: String,
+        /// How long it was waited for.
+        seconds: u64,
+        /// What its conditions say.
+        reason: String,
+    },
+    /// The program is not there.
+    #[error("{} cannot be started: {reason}", binary.display())]
+    BinaryMissing {
+        /// The program.
+        binary: PathBuf,
+        /// What the operating system says.
+        reason: String,
+    },
+    /// k3s needs root.
+    #[error("k3s ended because it is not run as root: {line}")]
+    NeedsRoot {
+        /// Its own words.
+        line: String,
+    },
+    /// The program ended by itself.
+    #[error("{} ended by itself ({status}); its last word: {line}", binary.display())]
+    Exited {
+        /// The program.
+        binary: PathBuf,
+        /// Exit code or signal.
+        status: String,
+        /// Last line of its log.
+        line: String,
+    },
+    /// A file of the supervisor cannot be written or read.
+    #[error("{}: {reason}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system says.
+        reason: String,
+    },
+    /// Another version runs than the document demands.
+    #[error("k3s {wanted} is wanted, but {found} runs")]
+    WrongVersion {
+        /// Demanded version.
+        wanted: String,
+        /// Version that runs.
+        found: String,
+    },
+}
+
+impl KubernetesError {
+    /// Whether the same request may succeed later without any change to it.
+    pub const fn is_transient(&self) -> bool {
+        matches!(self, Self::Unreachable { .. } | Self::Busy { .. })
+    }
+
+    /// The form in which people see it.
+    pub fn problem(&self) -> Problem {
+        let (code, action) = match self {
+            Self::KubeconfigUnusable { .. } => (
+                codes::KUBECONFIG_UNUSABLE,
+                "check kubernetes.kubeconfig in the configuration; k3s writes the file when it starts",
+            ),
+            Self::Unreachable { .. } => (
+                codes::KUBERNETES_UNREACHABLE,
+                "nothing while Kubernetes starts; else see its log below the state directory",
+            ),
+            Self::Busy { .. } => (codes::KUBERNETES_BUSY, "nothing: it is tried again"),
+            Self::Refused { .. } => (
+                codes::MANIFEST_REFUSED,
+                "correct the manifest and publish a new release",
+            ),
+            Self::KindUnknown { .. } => (
+                codes::KIND_UNKNOWN,
+                "add the CustomResourceDefinition to the release, or correct apiVersion and kind",
+            ),
+            Self::NotEstablished { .. } => (
+                codes::CRD_NOT_ESTABLISHED,
+                "correct the CustomResourceDefinition and publish a new release",
+            ),
+            Self::BinaryMissing { .. } => (
+                codes::KUBERNETES_BINARY_MISSING,
+                "install k3s, or set kubernetes.binary to where it is",
+            ),
+            Self::NeedsRoot { .. } => (
+                codes::KUBERNETES_NEEDS_ROOT,
+                "run holdfast as root (the shipped systemd unit does), or give another kubernetes.binary",
+            ),
+            Self::Exited { .. } => (
+                codes::KUBERNETES_EXITED,
+                "see the log of k3s below the state directory; it is started again by itself",
+            ),
+            Self::File { .. } => (
+                codes::KUBERNETES_FILE,
+                "check space, owner and mode of that path",
+            ),
+            Self::WrongVersion { .. } => (
+                codes::KUBERNETES_WRONG_VERSION,
+                "install the wanted k3s, or publish a document with the version that is installed",
+            ),
+        };
+        Problem::new(code, self.to_string(), action)
+    }
+}
+
+/// Sorts an error of the client by what it means for the request; `what` names the request's object for people.
+pub(crate) fn from_kube(error: kube::Error, what: &str) -> KubernetesError {
+    let what = what.to_owned();
+    match error {
+        kube::Error::Api(status) => {
+            let reason = if status.message.is_empty() {
+                status.reason.clone()
+            } else {
+                status.message.clone()
+            };
+            match status.code {
+                408 | 429 | 500..=599 => KubernetesError::Busy { what, reason },
+                code => KubernetesError::Refused {
+                    what,
+                    reason,
+                    status: code,
+                },
+            }
+        }
+        other => {
+            // The client wraps the real reason several times; the innermost says it in plain words.
+            let mut reason = other.to_string();
+            let mut source = other.source();
+            while let Some(inner) = source {
+                reason = inner.to_string();
+                source = inner.source();
+            }
+            KubernetesError::Unreachable { what, reason }
+        }
+    }
+}
