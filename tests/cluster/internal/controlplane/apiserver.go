@@ -58,7 +58,7 @@ func apiServerFlags(s settings.Settings, files *pki.Files, socket string) []stri
 		"profiling=false",
 		// No other API server exists: no endpoint lease to renew, no identity lease to write every ten seconds.
 		"endpoint-reconciler-type=none",
-		"feature-gates=APIServerIdentity=false",
+		"feature-gates=APIServerIdentity=false,UnknownVersionInteroperabilityProxy=false",
 		// One box, a handful of clients: no flow schemas to set up and recompute.
 		"enable-priority-and-fairness=false",
 		// Its controller is left out, and without it every quota would refuse everything.
