@@ -1,1 +1,19 @@
 //! The Holdfast node: one binary that runs Kubernetes on a box nobody can walk up to.
+//!
+//! Modules in the order in which data flows:
+//!
+//! ```text
+//! settings → identity → enrol → sync → (admission, in core) → reconcile → kubernetes, apply → observe → report → sync
+//!                                                                  local_api, cli, doctor, telemetry look at all of it
+//! ```
+//!
+//! [`settings`] and [`identity`] are read by `main`, which then runs `node::run` with a receiver of the identity: the renewal of the
+//! certificate sends a new one, and the link takes it at its next connect.
+
+// The frame: how the process starts, who it is, and how a person talks to it.
+pub mod codes;
+pub mod enrol;
+pub mod identity;
+pub mod settings;
+
+// The engine: what the daemon does once it is enrolled.

@@ -1,0 +1,68 @@
+//! Names of the problems that only a node has. Each is a heading in `docs/troubleshooting.md`; those that the hub knows too are
+//! in [`holdfast_protocol::codes`].
+
+/// A file of the settings cannot be read.
+pub const SETTINGS_UNREADABLE: &str = "settings-unreadable";
+/// A file of the settings holds an unknown key or an unusable value.
+pub const SETTINGS_INVALID: &str = "settings-invalid";
+
+/// The kubeconfig cannot be read or used.
+pub const KUBECONFIG_UNUSABLE: &str = "kubeconfig-unusable";
+/// Kubernetes does not answer.
+pub const KUBERNETES_UNREACHABLE: &str = "kubernetes-unreachable";
+/// The API server answers that it cannot now.
+pub const KUBERNETES_BUSY: &str = "kubernetes-busy";
+/// The API server refused an object.
+pub const MANIFEST_REFUSED: &str = "manifest-refused";
+/// The API server does not know the kind of an object.
+pub const KIND_UNKNOWN: &str = "kind-unknown";
+/// A custom resource definition was not established in time.
+pub const CRD_NOT_ESTABLISHED: &str = "crd-not-established";
+/// The k3s program is not there or cannot be started.
+pub const KUBERNETES_BINARY_MISSING: &str = "kubernetes-binary-missing";
+/// k3s was started without root.
+pub const KUBERNETES_NEEDS_ROOT: &str = "kubernetes-needs-root";
+/// k3s ended by itself.
+pub const KUBERNETES_EXITED: &str = "kubernetes-exited";
+/// A file that k3s is run with cannot be written or read.
+pub const KUBERNETES_FILE: &str = "kubernetes-file";
+/// Another version of k3s runs than the document demands.
+pub const KUBERNETES_WRONG_VERSION: &str = "kubernetes-wrong-version";
+/// Something else keeps changing an object that Holdfast keeps putting back.
+pub const DRIFT_FIGHT: &str = "drift-fight";
+/// An app was not ready within the document's deadline.
+pub const NOT_READY_IN_TIME: &str = "not-ready-in-time";
+/// The broker cannot be reached.
+pub const BROKER_UNREACHABLE: &str = "broker-unreachable";
+/// The broker refused the session.
+pub const BROKER_REFUSED: &str = "broker-refused";
+/// A broker's address in the identity cannot be read.
+pub const BROKER_ADDRESS: &str = "broker-address";
+/// A blob could not be fetched from the hub.
+pub const BLOB_UNREACHABLE: &str = "blob-unreachable";
+/// The node's own certificate or key cannot be used for TLS.
+pub const IDENTITY_UNUSABLE: &str = "identity-unusable";
+/// The state directory or a file of the identity can be read or written by others.
+pub const STATE_MODE_TOO_WIDE: &str = "state-mode-too-wide";
+/// The state directory belongs to another user.
+pub const STATE_OWNER_WRONG: &str = "state-owner-wrong";
+/// The state directory cannot be made, read or written.
+pub const STATE_UNUSABLE: &str = "state-unusable";
+/// A file of the identity is damaged.
+pub const IDENTITY_DAMAGED: &str = "identity-damaged";
+/// The identity was written by a newer holdfast.
+pub const IDENTITY_TOO_NEW: &str = "identity-too-new";
+/// The box is not enrolled yet.
+pub const NOT_ENROLLED: &str = "not-enrolled";
+/// The box is enrolled already.
+pub const ALREADY_ENROLLED: &str = "already-enrolled";
+/// No daemon answers at the socket.
+pub const DAEMON_UNREACHABLE: &str = "daemon-unreachable";
+/// The hub cannot be reached.
+pub const HUB_UNREACHABLE: &str = "hub-unreachable";
+/// The hub answered with something that is not an answer.
+pub const HUB_ANSWER_INVALID: &str = "hub-answer-invalid";
+/// No token was given or found.
+pub const TOKEN_MISSING: &str = "token-missing";
+/// A token's source cannot be read.
+pub const TOKEN_UNREADABLE: &str = "token-unreadable";

@@ -1,0 +1,289 @@
+//! TLS towards the hub: whom the box believes to be the hub.
+//!
+//! Three kinds of trust, all with full checks of signatures, of the host name and of the purpose of the certificate:
+//!
+//! - [`Trust::Pin`] for enrolment: the chain must lead to a CA certificate whose key has the hash that the token names.
+//! - [`Trust::Hub`] after it: the chain must lead to a CA certificate of the enrolment's answer.
+//! - [`Trust::Public`] for a token without a pin: the system's public roots, and the system's clock.
+//!
+//! For the first two, the box's clock decides nothing, because it may be wrong by decades: a certificate that is "not yet valid" is
+//! accepted, and one that is over is refused only if the hub itself has signed a later time.
+
+use crate::identity::{Identity, clock::TimeFloor};
+use holdfast_protocol::{Digest, enrol::key_pin};
+use jiff::Timestamp;
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
+    client::{
+        WebPkiServerVerifier,
+        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+        verify_server_cert_signed_by_trust_anchor, verify_server_name,
+    },
+    crypto::{
+        CryptoProvider, WebPkiSupportedAlgorithms, ring, verify_tls12_signature, verify_tls13_signature,
+    },
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject as _},
+    server::ParsedCertificate,
+};
+use std::{sync::Arc, time::Duration};
+use x509_parser::prelude::{FromDer as _, X509Certificate};
+
+/// The most certificates that a hub may send; more is refused before any is parsed.
+const MAX_CHAIN: usize = 8;
+
+/// Whom to believe.
+#[derive(Clone, Debug)]
+pub enum Trust {
+    /// A CA whose key has this hash.
+    Pin(Digest),
+    /// These CA certificates (PEM), and where `public_roots` says so the public ones too.
+    Hub {
+        /// CA certificates in PEM.
+        ca_certificates: String,
+        /// Whether a certificate from public roots will do as well.
+        public_roots: bool,
+        /// Newest signed time.
+        floor: Arc<TimeFloor>,
+    },
+    /// The public roots of the system.
+    Public,
+}
+
+/// Why TLS could not be set up; nothing was sent.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// A CA certificate cannot be read.
+    #[error("the hub's CA certificates cannot be read: {reason}")]
+    CaCertificates {
+        /// What is wrong with them.
+        reason: String,
+    },
+    /// The node's certificate and key cannot be used.
+    #[error("the node's certificate cannot be used: {reason}")]
+    NodeCertificate {
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The system has no public roots.
+    #[error(
+        "no public CA certificates were found on this system; install the package ca-certificates, or use a token with a pin"
+    )]
+    NoPublicRoots,
+}
+
+impl Trust {
+    /// The trust of an enrolled node.
+    pub fn of(identity: &Identity, floor: &Arc<TimeFloor>) -> Self {
+        Self::Hub {
+            ca_certificates: identity.ca_certificates.clone(),
+            public_roots: identity.public_roots,
+            floor: floor.clone(),
+        }
+    }
+}
+
+/// A configuration that shows no certificate of its own.
+pub fn anonymous(trust: &Trust) -> Result<ClientConfig, TlsError> {
+    Ok(builder(trust)?.with_no_client_auth())
+}
+
+/// A configuration that shows the node's certificate: for MQTT and for blobs. An expired one is shown as well; the hub decides.
+pub fn authenticated(identity: &Identity, floor: &Arc<TimeFloor>) -> Result<ClientConfig, TlsError> {
+    let unusable = |reason: String| TlsError::NodeCertificate { reason };
+    let chain = certificates(&identity.certificate).map_err(unusable)?;
+    let key: PrivateKeyDer<'static> = identity.key.for_tls();
+    builder(&Trust::of(identity, floor))?
+        .with_client_auth_cert(chain, key)
+        .map_err(|error| unusable(error.to_string()))
+}
+
+/// Certificates of a PEM text, at least one.
+pub fn certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>, String> {
+    let chain = CertificateDer::pem_slice_iter(pem.as_bytes())
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| error.to_string())?;
+    if chain.is_empty() {
+        return Err("it holds no certificate".into());
+    }
+    Ok(chain)
+}
+
+type Builder = rustls::ConfigBuilder<ClientConfig, rustls::client::WantsClientCert>;
+
+fn builder(trust: &Trust) -> Result<Builder, TlsError> {
+    let provider = Arc::new(ring::default_provider());
+    let verifier: Arc<dyn ServerCertVerifier> = match trust {
+        Trust::Pin(pin) => Arc::new(HubVerifier::new(&provider, Anchors::Pin(*pin), None, None)),
+        Trust::Hub {
+            ca_certificates,
+            public_roots,
+            floor,
+        } => {
+            let mut roots = RootCertStore::empty();
+            let unreadable = |reason: String| TlsError::CaCertificates { reason };
+            for certificate in certificates(ca_certificates).map_err(unreadable)? {
+                roots
+                    .add(certificate)
+                    .map_err(|error| unreadable(error.to_string()))?;
+            }
+            let public = if *public_roots {
+                Some(public(&provider)?)
+            } else {
+                None
+            };
+            Arc::new(HubVerifier::new(
+                &provider,
+                Anchors::Roots(roots),
+                public,
+                Some(floor.clone()),
+            ))
+        }
+        Trust::Public => public(&provider)?,
+    };
+    let versions = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(rustls::DEFAULT_VERSIONS)
+        .map_err(|error| TlsError::CaCertificates {
+            reason: error.to_string(),
+        })?;
+    // Not a shortcut around verification: the verifier below checks all but what the module comment names.
+    Ok(versions.dangerous().with_custom_certificate_verifier(verifier))
+}
+
+fn public(provider: &Arc<CryptoProvider>) -> Result<Arc<WebPkiServerVerifier>, TlsError> {
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone())
+        .build()
+        .map_err(|_| TlsError::NoPublicRoots)
+}
+
+#[derive(Debug)]
+enum Anchors {
+    Pin(Digest),
+    Roots(RootCertStore),
+}
+
+#[derive(Debug)]
+struct HubVerifier {
+    algorithms: WebPkiSupportedAlgorithms,
+    anchors: Anchors,
+    public: Option<Arc<WebPkiServerVerifier>>,
+    floor: Option<Arc<TimeFloor>>,
+}
+
+impl HubVerifier {
+    fn new(
+        provider: &CryptoProvider,
+        anchors: Anchors,
+        public: Option<Arc<WebPkiServerVerifier>>,
+        floor: Option<Arc<TimeFloor>>,
+    ) -> Self {
+        Self {
+            algorithms: provider.signature_verification_algorithms,
+            anchors,
+            public,
+            floor,
+        }
+    }
+
+    fn verify(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+    ) -> Result<(), Error> {
+        if intermediates.len() >= MAX_CHAIN {
+            return Err(CertificateError::BadEncoding.into());
+        }
+        let pinned;
+        let roots = match &self.anchors {
+            Anchors::Roots(roots) => roots,
+            Anchors::Pin(pin) => {
+                pinned = pinned_roots(*pin, intermediates)?;
+                &pinned
+            }
+        };
+        let certificate = ParsedCertificate::try_from(end_entity)?;
+        verify_server_cert_signed_by_trust_anchor(
+            &certificate,
+            roots,
+            intermediates,
+            self.time_of_check(end_entity)?,
+            self.algorithms.all,
+        )?;
+        verify_server_name(&certificate, server_name)
+    }
+
+    /// The first moment of the certificate's own life, or the newest time that the hub has signed, if that is later.
+    fn time_of_check(&self, end_entity: &CertificateDer<'_>) -> Result<UnixTime, Error> {
+        let (_, parsed) =
+            X509Certificate::from_der(end_entity).map_err(|_| Error::from(CertificateError::BadEncoding))?;
+        let begin = parsed.validity().not_before.timestamp();
+        let floor = self
+            .floor
+            .as_ref()
+            .and_then(|floor| floor.get())
+            .map_or(0, Timestamp::as_second);
+        let seconds = u64::try_from(begin.max(floor)).unwrap_or_default();
+        Ok(UnixTime::since_unix_epoch(Duration::from_secs(seconds)))
+    }
+}
+
+/// The CA certificates among those that the server sent whose key has the pinned hash. They become the only anchors, so that the rest
+/// of the chain must be signed by that key.
+fn pinned_roots(pin: Digest, sent: &[CertificateDer<'_>]) -> Result<RootCertStore, Error> {
+    let mut roots = RootCertStore::empty();
+    for certificate in sent {
+        let Ok((_, parsed)) = X509Certificate::from_der(certificate) else {
+            return Err(CertificateError::BadEncoding.into());
+        };
+        if parsed.is_ca() && key_pin(parsed.public_key().raw) == pin {
+            roots.add(certificate.clone().into_owned())?;
+        }
+    }
+    if roots.is_empty() {
+        return Err(CertificateError::UnknownIssuer.into());
+    }
+    Ok(roots)
+}
+
+impl ServerCertVerifier for HubVerifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        match (self.verify(end_entity, intermediates, server_name), &self.public) {
+            (Ok(()), _) => Ok(ServerCertVerified::assertion()),
+            (Err(_), Some(public)) => {
+                public.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
+            }
+            (Err(error), None) => Err(error),
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls12_signature(message, cert, dss, &self.algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, cert, dss, &self.algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.algorithms.supported_schemes()
+    }
+}

@@ -1,0 +1,280 @@
+//! Settings of the node: every key with its type, default and documentation, in one list.
+//!
+//! Fragments `/usr/lib/holdfast/*.toml`, `/run/holdfast/*.toml` and `/etc/holdfast/*.toml` are merged in this order, by file name within
+//! a directory; a later value of a key replaces an earlier one. Files given with `--config` are read instead of them. Unknown
+//! keys are refused. `docs/configuration.md` is generated from this list.
+
+mod docs;
+mod load;
+pub mod schema;
+pub mod value;
+
+pub use docs::markdown;
+pub use load::{Fault, SettingsError, Sources};
+pub use value::ByteSize;
+
+use schema::settings_section;
+use serde_json::{Map, Value};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+const MINUTE: Duration = Duration::from_mins(1);
+const HOUR: Duration = Duration::from_hours(1);
+
+settings_section! {
+    /// Keys at the top of the file.
+    Settings {
+        /// Directory of everything that the node must not lose: identity, store, blobs. Mode 0700; a wider one is refused.
+        state_dir: PathBuf = "/var/lib/holdfast".into();
+        /// Unix socket of the local API, mode 0600; `holdfast status` and the other commands talk to it.
+        socket: PathBuf = "/run/holdfast/holdfast.sock".into();
+    }
+    sections {
+        /// Enrolment.
+        enrolment: Enrolment;
+        /// Link to the hub.
+        sync: Sync;
+        /// Kubernetes of the box.
+        kubernetes: Kubernetes;
+        /// Writing of objects.
+        apply: Apply;
+        /// Reports to the hub.
+        report: Report;
+        /// System clock.
+        clock: Clock;
+        /// Log.
+        log: Log;
+        /// Metrics.
+        metrics: Metrics;
+    }
+}
+
+settings_section! {
+    /// Where a box that is not enrolled yet finds its token, and how it keeps its certificate fresh.
+    Enrolment {
+        /// File that holds the token; looked for until the box is enrolled, and removed after that. Often on the EFI system partition.
+        token_file: Option<PathBuf> = None;
+        /// Name of the systemd credential (`LoadCredential=`, `SetCredential=`) that holds the token.
+        credential: String = "holdfast.token".into();
+        /// Kernel command line that may hold the token as `holdfast.token=hf1.…`. An empty file disables this way.
+        kernel_command_line: PathBuf = "/proc/cmdline".into();
+        /// Name that the box asks for; the host name where absent. The token may say another.
+        name: Option<String> = None;
+        /// Longest time of one request to the hub, from connecting to the last byte of the answer.
+        request_timeout: Duration = Duration::from_secs(30);
+        /// Shortest wait before a failed enrolment or renewal is tried again; it doubles with each failure, with full jitter.
+        retry_min: Duration = Duration::from_secs(5);
+        /// Longest wait before a failed enrolment or renewal is tried again.
+        retry_max: Duration = Duration::from_mins(15);
+    }
+}
+
+settings_section! {
+    /// The MQTT session with the hub.
+    Sync {
+        /// Whether the node connects to the hub at all. Without it, whatever is stored keeps running.
+        enabled: bool = true;
+        /// Longest silence on the link before a ping. The hub notices a dead link after one and a half of it.
+        keep_alive: Duration = MINUTE;
+        /// How long the broker keeps the session, and with it unsent documents, after the link is gone.
+        session_expiry: Duration = 7 * 24 * HOUR;
+        /// Shortest wait before connecting again; it doubles with each failure, with full jitter.
+        backoff_min: Duration = Duration::from_secs(1);
+        /// Longest wait before connecting again.
+        backoff_max: Duration = Duration::from_mins(5);
+        /// Longest time for connecting, from the name lookup to the broker's welcome.
+        connect_timeout: Duration = Duration::from_secs(30);
+    }
+}
+
+settings_section! {
+    /// The Kubernetes of the box: k3s, or whatever takes `server --config FILE` as k3s does.
+    Kubernetes {
+        /// Whether Holdfast starts Kubernetes and starts it again when it ends. If false, it uses what answers at `kubeconfig`.
+        supervise: bool = true;
+        /// Program to start: a path, or a name that is looked up in PATH. A real k3s needs root.
+        binary: String = "k3s".into();
+        /// Directory of Kubernetes's own data.
+        data_dir: PathBuf = "/var/lib/rancher/k3s".into();
+        /// File that Holdfast writes the configuration of Kubernetes to; `kubernetes/config.yaml` below `state_dir` where absent.
+        config_file: Option<PathBuf> = None;
+        /// File that Kubernetes writes the administrator's access to.
+        kubeconfig: PathBuf = "/etc/rancher/k3s/k3s.yaml".into();
+        /// Port of the Kubernetes API on this box.
+        https_port: u16 = 6443;
+        /// Name of the box as a Kubernetes node; the name given at enrolment where absent.
+        node_name: Option<String> = None;
+        /// Further arguments of the program.
+        extra_args: Vec<String> = Vec::new();
+        /// Further keys of the k3s configuration; over those of Holdfast, under those of the desired state.
+        config: Map<String, Value> = Map::new();
+        /// File that takes the output of the program; where absent, the output goes where the daemon's log goes.
+        log_file: Option<PathBuf> = None;
+        /// How often the API is asked whether it is ready while Kubernetes starts. Once it is ready, nothing is polled.
+        ready_poll: Duration = Duration::from_millis(500);
+        /// Shortest wait before Kubernetes is started again; it doubles with each short life, with full jitter. Starts are never given up.
+        restart_min: Duration = Duration::from_secs(1);
+        /// Longest wait before Kubernetes is started again.
+        restart_max: Duration = Duration::from_mins(2);
+    }
+}
+
+settings_section! {
+    /// How objects are written to Kubernetes.
+    Apply {
+        /// Objects written at the same time, 1 to 64.
+        concurrency: usize = 16;
+        /// Longest time of one request to the Kubernetes API.
+        request_timeout: Duration = Duration::from_secs(30);
+        /// Shortest wait before a failed object is tried again; it doubles with each failure, with full jitter.
+        retry_min: Duration = Duration::from_millis(500);
+        /// Longest wait before a failed object is tried again.
+        retry_max: Duration = Duration::from_mins(1);
+    }
+}
+
+settings_section! {
+    /// What the node tells the hub, and how often.
+    Report {
+        /// Shortest time between two status reports; changes in between are summed up in the next one.
+        min_interval: Duration = Duration::from_secs(1);
+        /// Longest time without a status report, when nothing changes. "0s" sends none without a change.
+        heartbeat: Duration = 6 * HOUR;
+        /// Most events that wait for the link; the oldest go first, and the hub is told how many went.
+        outbox_max_events: u64 = 10_000;
+        /// Most bytes of events that wait for the link.
+        outbox_max_bytes: ByteSize = ByteSize(16 << 20);
+    }
+}
+
+settings_section! {
+    /// The system clock of boxes without a battery.
+    Clock {
+        /// Whether a system clock that is behind the newest signed time of the hub is set to that time. Needs the capability
+        /// `CAP_SYS_TIME`. Without it, Holdfast only uses the newer time itself, and `doctor` warns.
+        set_system: bool = false;
+    }
+}
+
+settings_section! {
+    /// The log, on standard error.
+    Log {
+        /// `error`, `warn`, `info`, `debug` or `trace`; for single parts as in `info,holdfast::sync=debug`.
+        level: String = "info".into();
+        /// `human`, `journal` (as `human`, without time, with the priority prefix that the journal reads) or `json`.
+        format: String = "human".into();
+    }
+}
+
+settings_section! {
+    /// Prometheus metrics beside `/v1/metrics` of the socket.
+    Metrics {
+        /// TCP address that answers `GET /metrics`; none where absent.
+        listen: Option<SocketAddr> = None;
+        /// Whether `listen` may be an address that other machines reach. The metrics are readable by everyone who does.
+        allow_remote: bool = false;
+    }
+}
+
+impl Settings {
+    /// Directory of the node's identity; see [`crate::identity`].
+    pub fn identity_dir(&self) -> PathBuf {
+        self.state_dir.join("identity")
+    }
+
+    /// Directory of the SQLite store and the blobs.
+    pub fn store_dir(&self) -> PathBuf {
+        self.state_dir.join("store")
+    }
+
+    /// File that the configuration of Kubernetes is written to.
+    pub fn kubernetes_config_file(&self) -> PathBuf {
+        self.kubernetes
+            .config_file
+            .clone()
+            .unwrap_or_else(|| self.state_dir.join("kubernetes/config.yaml"))
+    }
+
+    /// File that holds process id and start time of the Kubernetes that Holdfast started.
+    pub fn kubernetes_pid_file(&self) -> PathBuf {
+        self.state_dir.join("kubernetes/pid")
+    }
+
+    /// Checks what no single key can hold; the error is the key and the reason.
+    fn validate(&self) -> Result<(), (&'static str, String)> {
+        let order = [
+            ("sync.backoff_max", self.sync.backoff_min, self.sync.backoff_max),
+            (
+                "enrolment.retry_max",
+                self.enrolment.retry_min,
+                self.enrolment.retry_max,
+            ),
+            (
+                "kubernetes.restart_max",
+                self.kubernetes.restart_min,
+                self.kubernetes.restart_max,
+            ),
+            ("apply.retry_max", self.apply.retry_min, self.apply.retry_max),
+        ];
+        for (key, min, max) in order {
+            if min.is_zero() || min > max {
+                let (min, max) = (value::format_duration(min), value::format_duration(max));
+                return Err((
+                    key,
+                    format!("the shortest wait, {min}, must be above zero and not above the longest, {max}"),
+                ));
+            }
+        }
+        if !(1..=64).contains(&self.apply.concurrency) {
+            return Err((
+                "apply.concurrency",
+                format!("{} is not within 1 and 64", self.apply.concurrency),
+            ));
+        }
+        // MQTT carries the keep-alive in 16 bits of seconds; 0 would turn it off, and a dead link would never be noticed.
+        if !(1..=65_535).contains(&self.sync.keep_alive.as_secs()) {
+            return Err(("sync.keep_alive", "must be within 1s and 65535s".into()));
+        }
+        if let Some(name) = &self.enrolment.name {
+            name.parse::<holdfast_protocol::NodeId>()
+                .map_err(|error| ("enrolment.name", error.to_string()))?;
+        }
+        if self
+            .log
+            .level
+            .parse::<tracing_subscriber::filter::Targets>()
+            .is_err()
+        {
+            return Err((
+                "log.level",
+                format!("{:?} is not a level or a list of part=level", self.log.level),
+            ));
+        }
+        if !["human", "journal", "json"].contains(&self.log.format.as_str()) {
+            return Err((
+                "log.format",
+                format!("{:?} is not human, journal or json", self.log.format),
+            ));
+        }
+        if let Some(address) = self.metrics.listen
+            && !address.ip().is_loopback()
+            && !self.metrics.allow_remote
+        {
+            return Err((
+                "metrics.listen",
+                format!(
+                    "{address} can be reached by other machines; use 127.0.0.1 or set metrics.allow_remote = true"
+                ),
+            ));
+        }
+        for (key, path) in [("state_dir", &self.state_dir), ("socket", &self.socket)] {
+            if !Path::is_absolute(path) {
+                return Err((key, format!("{} is not an absolute path", path.display())));
+            }
+        }
+        Ok(())
+    }
+}
