@@ -2,9 +2,19 @@
 
 use crate::{link::Link, paths, process::Process};
 use anyhow::{Context as _, Result, bail};
-use holdfast_protocol::operator::{CreateToken, CreatedToken, NodeInfo};
+use holdfast_protocol::{
+    Digest, Generation,
+    document::{App, ManifestSource},
+    event::Event,
+    operator::{
+        AssignRelease, Assigned, CreateRelease, CreateToken, CreatedToken, NodeInfo, ReleaseContent,
+        ReleaseInfo,
+    },
+    report::Health,
+};
 use reqwest::{Client, Method, Response};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde_json::Value;
 use std::{
     fs,
     net::SocketAddr,
@@ -174,6 +184,95 @@ impl Hub {
             .await?
             .json()
             .await?)
+    }
+
+    /// Makes a release of one app with these objects inline.
+    pub async fn create_release(&self, name: &str, app: &str, objects: Vec<Value>) -> Result<ReleaseInfo> {
+        let app = App {
+            name: app.to_owned(),
+            namespace: None,
+            manifests: vec![ManifestSource::Inline(objects)],
+            extra: serde_json::Map::new(),
+        };
+        let content = ReleaseContent {
+            apps: vec![app],
+            ..ReleaseContent::default()
+        };
+        self.create_release_of(name, content).await
+    }
+
+    /// Makes a release of any content.
+    pub async fn create_release_of(&self, name: &str, content: ReleaseContent) -> Result<ReleaseInfo> {
+        let request = CreateRelease {
+            name: name.to_owned(),
+            content,
+        };
+        Ok(self
+            .request(Method::POST, "/api/v1/releases", Some(&request))
+            .await?
+            .json()
+            .await?)
+    }
+
+    /// Gives a release to a node and says which generation that became.
+    pub async fn assign(&self, release: &str, node: &str) -> Result<Generation> {
+        let request = AssignRelease {
+            nodes: vec![node.parse()?],
+            selector: None,
+        };
+        let path = format!("/api/v1/releases/{release}/assign");
+        let assigned: Assigned = self
+            .request(Method::POST, &path, Some(&request))
+            .await?
+            .json()
+            .await?;
+        assigned
+            .generations
+            .get(&request.nodes[0])
+            .copied()
+            .context("the assignment names no generation of the node")
+    }
+
+    /// Uploads a blob.
+    pub async fn put_blob(&self, content: Vec<u8>) -> Result<Digest> {
+        let digest = Digest::of(&content);
+        let url = format!("{}/api/v1/blobs/{digest}", self.plain_url()?);
+        let response = self
+            .client
+            .put(url)
+            .bearer_auth(&self.token)
+            .body(content)
+            .send()
+            .await?;
+        if response.status().is_success() {
+            return Ok(digest);
+        }
+        bail!(
+            "blob {digest}: {}: {}",
+            response.status(),
+            response.text().await.unwrap_or_default()
+        )
+    }
+
+    /// Events of a node, the oldest first.
+    pub async fn events(&self, name: &str) -> Result<Vec<Event>> {
+        let mut events: Vec<Event> = self.get(&format!("/api/v1/nodes/{name}/events")).await?;
+        events.sort_by_key(|event| event.sequence);
+        Ok(events)
+    }
+
+    /// Waits until the node has proven a generation and is healthy.
+    pub async fn wait_for_proven(
+        &self,
+        name: &str,
+        generation: Generation,
+        within: Duration,
+    ) -> Result<NodeInfo> {
+        let what = format!("{name} proves generation {generation}");
+        self.wait_for_node(name, &what, within, |node| {
+            node.proven == Some(generation) && node.health == Health::Healthy
+        })
+        .await
     }
 
     /// What the hub knows of a node.
