@@ -1,5 +1,7 @@
 //! What the end-to-end scenarios share: small Kubernetes objects, and the times that things may take.
 
+pub mod disk;
+
 use serde_json::{Value, json};
 use std::time::Duration;
 
