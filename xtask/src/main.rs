@@ -1,3 +1,53 @@
-//! Tasks of the project: demo, test, bench, docs, cluster.
+//! Tasks of the project. `cargo xtask help` lists them.
+//!
+//! In: a checkout and a Rust toolchain. Out: built parts, test results, generated pages. Every command that is run is
+//! printed first, so that a failure can be repeated by hand.
 
-fn main() {}
+mod check;
+mod cluster;
+mod cross;
+mod docs;
+mod files;
+mod prerequisites;
+mod shell;
+mod test;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Tasks of the Holdfast project", version)]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Build everything the tests need, then run all tests
+    Test(test::Options),
+    /// Say what this machine lacks for tests, demo, cross builds or CI, and install it
+    Prerequisites(prerequisites::Options),
+    /// Build the Kubernetes that tests and demo use where no real k3s is given
+    Cluster,
+    /// Write docs/configuration.md, docs/cli.md and docs/metrics.md from the code
+    Docs(docs::Options),
+    /// Build the static node binaries and run them
+    Cross(cross::Options),
+    /// Check what the compiler cannot: documented problem codes and dependencies, the direction of dependencies
+    Check,
+    /// Run what continuous integration runs (.ci/run)
+    Ci,
+}
+
+fn main() -> Result<()> {
+    match Arguments::parse().task {
+        Task::Test(options) => test::run(&options),
+        Task::Prerequisites(options) => prerequisites::run(&options),
+        Task::Cluster => cluster::build().map(drop),
+        Task::Docs(options) => docs::run(options),
+        Task::Cross(options) => cross::run(&options),
+        Task::Check => check::run(),
+        Task::Ci => shell::run(shell::command("bash").arg(".ci/run")),
+    }
+}

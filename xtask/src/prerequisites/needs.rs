@@ -1,0 +1,122 @@
+//! The list of needs that a distribution fulfils.
+
+use super::{Purpose, System, tools};
+use crate::{cluster, shell};
+
+/// Something the machine must have.
+pub struct Need {
+    /// What it is.
+    pub name: &'static str,
+    /// What it is needed for, in one line.
+    pub why: &'static str,
+    /// Whether it is here.
+    pub present: fn() -> bool,
+    purposes: &'static [Purpose],
+    debian: &'static [&'static str],
+    /// Where Ubuntu's packages are other ones; empty: none fit.
+    ubuntu: Option<&'static [&'static str]>,
+    /// How to get it where no package fits.
+    pub by_hand: &'static str,
+}
+
+impl Need {
+    /// Whether one of the purposes needs it.
+    pub fn serves(&self, purposes: &[Purpose]) -> bool {
+        purposes.contains(&Purpose::Ci) || self.purposes.iter().any(|purpose| purposes.contains(purpose))
+    }
+
+    /// The packages that bring it on this distribution; empty where none does.
+    pub fn packages(&self, system: &System) -> &'static [&'static str] {
+        match (system.id.as_str(), self.ubuntu) {
+            ("ubuntu", Some(packages)) => packages,
+            ("debian" | "ubuntu", _) => self.debian,
+            _ => &[],
+        }
+    }
+}
+
+pub const NEEDS: &[Need] = &[
+    Need {
+        name: "C compiler",
+        why: "SQLite and ring are compiled from C and assembler",
+        present: || shell::find("gcc").is_some(),
+        purposes: &[Purpose::Demo, Purpose::Test, Purpose::Cross],
+        debian: &["gcc", "libc6-dev"],
+        ubuntu: None,
+        by_hand: "install gcc and the C library's headers",
+    },
+    Need {
+        name: "Go",
+        why: "builds the Kubernetes for tests and demo (not needed where a real k3s is given)",
+        present: || cluster::is_given() || shell::find("go").is_some(),
+        purposes: &[Purpose::Demo, Purpose::Test],
+        debian: &["golang-go", "ca-certificates"],
+        ubuntu: None,
+        by_hand: "install Go 1.21 or newer: https://go.dev/dl",
+    },
+    Need {
+        name: "Mosquitto",
+        why: "the hub is tested with it as external MQTT broker",
+        present: || shell::find("mosquitto").is_some(),
+        purposes: &[Purpose::Test],
+        debian: &["mosquitto"],
+        ubuntu: None,
+        by_hand: "install Mosquitto 2.0 or newer: https://mosquitto.org/download",
+    },
+    Need {
+        name: "Chromium and its driver",
+        why: "the hub's web page is tested in it",
+        present: || shell::find("chromedriver").is_some(),
+        purposes: &[Purpose::Test],
+        debian: &["chromium", "chromium-driver"],
+        // Ubuntu's packages of these names only install snaps, which do not run everywhere.
+        ubuntu: Some(&[]),
+        by_hand: "install Chromium or Chrome and the chromedriver of the same version \
+                  (https://googlechromelabs.github.io/chrome-for-testing), with chromedriver in PATH",
+    },
+    Need {
+        name: "Rust with the source of its standard library, from the distribution",
+        why: "builds the static binaries together with their standard library",
+        present: || tools::has_rustup_targets() || tools::has_distribution_rust(),
+        purposes: &[Purpose::Cross],
+        debian: &["rustc-web", "cargo-web", "rust-web-src"],
+        ubuntu: Some(&[]),
+        by_hand: "rustup target add x86_64-unknown-linux-musl aarch64-unknown-linux-musl",
+    },
+    Need {
+        name: "Python with venv",
+        why: "installs zig and cargo-zigbuild",
+        present: || tools::has_zigbuild() || tools::has_venv(),
+        purposes: &[Purpose::Cross],
+        debian: &["python3", "python3-venv"],
+        ubuntu: None,
+        by_hand: "install Python 3 with its venv module",
+    },
+    Need {
+        name: "QEMU user emulation",
+        why: "runs the aarch64 binary on this machine",
+        present: || cfg!(target_arch = "aarch64") || shell::find("qemu-aarch64-static").is_some(),
+        purposes: &[Purpose::Cross],
+        debian: &["qemu-user-static"],
+        ubuntu: None,
+        by_hand: "install qemu-aarch64-static (package qemu-user-static)",
+    },
+    Need {
+        name: "readelf",
+        why: "proves that a binary is static",
+        present: || shell::find("readelf").is_some(),
+        purposes: &[Purpose::Cross],
+        debian: &["binutils"],
+        ubuntu: None,
+        by_hand: "install binutils",
+    },
+    Need {
+        name: "systemd-analyze",
+        why: "checks the systemd units",
+        present: || shell::find("systemd-analyze").is_some(),
+        purposes: &[Purpose::Ci],
+        debian: &["systemd"],
+        ubuntu: None,
+        by_hand: "install systemd",
+    },
+];

@@ -1,0 +1,93 @@
+//! Runs other programs in the repository's root: prints each command line, turns a failure into an error that names it.
+
+use anyhow::{Context as _, Result, bail};
+use std::{
+    env,
+    ffi::OsStr,
+    fmt::Write as _,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+/// The repository's root.
+pub fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .map(Path::to_path_buf)
+        .unwrap_or_default()
+}
+
+/// Where cargo builds: `CARGO_TARGET_DIR`, else `target` in the root.
+pub fn target_directory() -> PathBuf {
+    root().join(env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into()))
+}
+
+/// Where tools are installed that no distribution packages: `HOLDFAST_TOOLS`, else `target/tools`.
+pub fn tools_directory() -> PathBuf {
+    root().join(env::var_os("HOLDFAST_TOOLS").unwrap_or_else(|| "target/tools".into()))
+}
+
+/// A command that starts in the repository's root and finds our own tools last in `PATH`.
+pub fn command(program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new(program);
+    command.current_dir(root()).env("PATH", search_path());
+    command
+}
+
+/// The cargo that runs us.
+pub fn cargo() -> Command {
+    command(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+}
+
+/// `PATH`, then where root's programs and Go are usually found, then our own tools.
+fn search_path() -> std::ffi::OsString {
+    let given = env::var_os("PATH").unwrap_or_default();
+    let tools = tools_directory();
+    let more = ["/usr/sbin", "/usr/local/go/bin"]
+        .map(PathBuf::from)
+        .into_iter()
+        .chain(["bin", "venv/bin", "go/bin"].map(|directory| tools.join(directory)));
+    // A directory with a colon in its name cannot be in PATH at all.
+    env::join_paths(env::split_paths(&given).chain(more)).unwrap_or(given)
+}
+
+/// The program's path, if it can be found as [`command`] finds it.
+pub fn find(program: &str) -> Option<PathBuf> {
+    env::split_paths(&search_path())
+        .map(|directory| directory.join(program))
+        .find(|path| path.is_file())
+}
+
+/// Runs the command to its end; anything but success is an error.
+pub fn run(command: &mut Command) -> Result<()> {
+    let line = display(command);
+    eprintln!("+ {line}");
+    let status = command
+        .status()
+        .with_context(|| format!("cannot start `{line}`"))?;
+    if !status.success() {
+        bail!("`{line}` failed: {status}");
+    }
+    Ok(())
+}
+
+/// Runs the command quietly and gives what it wrote on standard output.
+pub fn output(command: &mut Command) -> Result<String> {
+    let line = display(command);
+    let output = command
+        .stderr(std::process::Stdio::inherit())
+        .output()
+        .with_context(|| format!("cannot start `{line}`"))?;
+    if !output.status.success() {
+        bail!("`{line}` failed: {}", output.status);
+    }
+    String::from_utf8(output.stdout).with_context(|| format!("`{line}` wrote something that is not UTF-8"))
+}
+
+fn display(command: &Command) -> String {
+    let mut line = command.get_program().to_string_lossy().into_owned();
+    for argument in command.get_args() {
+        let _ = write!(line, " {}", argument.to_string_lossy());
+    }
+    line
+}

@@ -1,0 +1,39 @@
+//! `cargo xtask test`: everything a test needs is installed and built first, then all tests of the workspace run.
+
+use crate::{cluster, prerequisites, shell};
+use anyhow::Result;
+use clap::Args;
+
+#[derive(Args)]
+pub struct Options {
+    /// Do not look for or install packages
+    #[arg(long)]
+    no_prerequisites: bool,
+    /// Passed on to `cargo test --workspace`, e.g. `-p holdfast-e2e -- a_token`
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGUMENTS")]
+    cargo: Vec<String>,
+}
+
+pub fn run(options: &Options) -> Result<()> {
+    if !options.no_prerequisites {
+        prerequisites::install(&[prerequisites::Purpose::Test], false)?;
+    }
+    let k3s = cluster::choose()?;
+    // The whole workspace at once, here as there: cargo unifies features over what it is asked to build, and a
+    // narrower choice would compile shared dependencies a second time.
+    shell::run(shell::cargo().args(["build", "--locked", "--workspace", "--bins"]))?;
+    let mut tests = shell::cargo();
+    tests
+        .args(["test", "--locked"])
+        .env("HOLDFAST_K3S", &k3s)
+        .env("HOLDFAST_BIN_DIR", shell::target_directory().join("debug"))
+        .env_remove("RUST_BACKTRACE");
+    if !options
+        .cargo
+        .iter()
+        .any(|argument| argument == "-p" || argument.starts_with("--package"))
+    {
+        tests.arg("--workspace");
+    }
+    shell::run(tests.args(&options.cargo))
+}
