@@ -1,0 +1,208 @@
+// One node: what it should run, what it proved, what is wrong and what happened.
+
+import { age, badge, bytes, chips, command, confirm, empty, facts, h, keyed, left, moment, problemBox, shape } from "./dom.js";
+import { WORDS, doing, stateOf } from "./state.js";
+import { Problem, api, store } from "./store.js";
+
+export function node(id, { notice, go }) {
+  const path = `api/v1/nodes/${encodeURIComponent(id)}`;
+  const body = h("div", { class: "detail" });
+  const events = h("section", { class: "card", "aria-labelledby": "events" }, h("h2", { id: "events" }, "Events"), h("p", { class: "quiet" }, "Loading…"));
+  const element = h("div", {}, h("nav", { class: "crumbs", "aria-label": "Path" }, h("a", { href: "#/" }, "Fleet"), " / ", id), body);
+  const part = keyed(body);
+  let gone = false;
+  let eventsTimer = 0;
+  let heard = null;
+
+  function draw() {
+    const info = store.nodes.get(id);
+    if (!info) {
+      if (!store.loaded) return;
+      gone = true;
+      element.replaceChildren(h("h1", { tabindex: -1 }, id), empty("No such node", `There is no node ${id} in this fleet (any more).`, "holdfastctl node list"));
+      return;
+    }
+    if (gone) return;
+    const status = info.status;
+    const state = stateOf(info);
+    part("head", [state, info.health, info.labels, info.hardware.model], () => head(info, state));
+    part("link", [state, info.proven, info.accepted, info.wanted, info.lastHeardAt, info.online], () => state === "offline" ? offline(info) : null);
+    part("problems", [info.cause, status?.generation?.cause, status?.conditions], () => problems(info));
+    part("steps", [info.wanted, info.accepted, info.proven, status?.generation, info.release, info.online], () => steps(info));
+    part("apps", [status?.apps, info.online], () => apps(status, info));
+    part("sides", [status?.kubernetes, status?.machine, status?.agent, status?.clockTrusted, info.hardware, info.enrolledAt, info.certificateExpiresAt, info.lastHeardAt], () => sides(info));
+    part("events", 0, () => events);
+    part("labels", [info.labels, store.admin], () => labels(info, path, notice));
+    part("danger", store.admin, () => store.admin ? danger(id, path, notice, go) : null);
+    if (info.lastHeardAt !== heard) {
+      heard = info.lastHeardAt;
+      clearTimeout(eventsTimer);
+      eventsTimer = setTimeout(loadEvents, 150);
+    }
+  }
+
+  async function loadEvents() {
+    try {
+      const list = await api("GET", `${path}/events`);
+      list.sort((a, b) => b.sequence - a.sequence);
+      events.replaceChildren(h("h2", { id: "events" }, "Events"), list.length ? h("ol", { class: "events" }, list.slice(0, 100).map(event)) : h("p", { class: "quiet" }, "Nothing reported yet."));
+    } catch (error) {
+      if (!(error instanceof Problem)) throw error;
+      events.replaceChildren(h("h2", { id: "events" }, "Events"), problemBox(error));
+    }
+  }
+
+  draw();
+  const unsubscribe = store.subscribe(draw);
+  return { element, title: id, dispose: () => { clearTimeout(eventsTimer); unsubscribe(); } };
+}
+
+function head(info, state) {
+  return h("header", { class: "head" },
+    h("h1", { tabindex: -1 }, info.id),
+    h("p", {}, badge(state, WORDS[state]),
+      state === "offline" && info.lastHeardAt ? h("span", { class: "quiet" }, ` ${(WORDS[info.health] ?? "Unknown").toLowerCase()} when last heard`) : null,
+      " ", chips(info.labels)));
+}
+
+function offline(info) {
+  const newer = info.wanted && info.wanted !== info.accepted;
+  return h("div", { class: "problem offline" }, shape("offline"), h("div", {},
+    h("p", { class: "message" }, info.lastHeardAt ? ["No link for ", age(info.lastHeardAt, { after: "" }), "."] : "This node was never heard of since it enrolled."),
+    h("p", {}, info.proven ? ["Last proven: generation ", h("b", {}, info.proven), ", ", age(info.lastHeardAt), ". "] : "It has proven no generation. ",
+      info.accepted ? ["It must be running generation ", h("b", {}, info.accepted), ", the newest that it was seen to accept, and keeps it running by itself."] : "It has accepted no document."),
+    newer ? h("p", {}, "Generation ", h("b", {}, info.wanted), " waits for the link.") : null,
+    h("p", { class: "action" }, "All below is as old as that.")));
+}
+
+function problems(info) {
+  const seen = new Set();
+  const list = [info.cause, info.status?.generation?.cause, ...(info.status?.conditions ?? [])].filter((problem) => {
+    if (!problem || seen.has(`${problem.code} ${problem.message}`)) return false;
+    seen.add(`${problem.code} ${problem.message}`);
+    return true;
+  });
+  if (list.length === 0) return null;
+  return h("section", { "aria-label": "What is wrong" }, list.map((problem) => problemBox(problem)));
+}
+
+function steps(info) {
+  const generation = info.status?.generation ?? {};
+  const title = h("h2", {}, "Desired state", info.release ? h("a", { class: "release", href: `#/releases/${encodeURIComponent(info.release)}` }, info.release) : null);
+  if (!info.wanted) {
+    return h("section", { class: "card" }, title, h("p", { class: "quiet" }, "No release is assigned to this node."), command(`holdfastctl release assign RELEASE --node ${info.id}`));
+  }
+  const failed = generation.phase === "failed" && generation.accepted === info.wanted;
+  const reached = [
+    ["Wanted", info.wanted, "sent by the hub"],
+    ["Accepted", info.accepted ?? generation.accepted, "verified and stored"],
+    ["Applied", generation.applied, "written to Kubernetes"],
+    ["Proven", info.proven, "seen ready"],
+  ];
+  const now = doing(info);
+  return h("section", { class: "card" }, title,
+    h("ol", { class: "steps" }, reached.map(([word, value, meaning], index) => {
+      const done = value === info.wanted;
+      const first = !done && reached.slice(0, index).every(([, earlier]) => earlier === info.wanted);
+      const state = done ? "healthy" : first ? (failed ? "degraded" : info.online ? "progressing" : "offline") : "waiting";
+      return h("li", { class: state }, state === "waiting" ? h("span", { class: "dot" }) : shape(state),
+        h("span", { class: "word" }, word), h("span", { class: "value" }, value ?? "none"), h("span", { class: "quiet" }, meaning));
+    })),
+    now && info.online ? h("p", { class: "quiet" }, `${now}.`) : null);
+}
+
+function apps(status, info) {
+  const list = status?.apps ?? [];
+  return h("section", { class: "card" }, h("h2", {}, "Apps"),
+    list.length === 0 ? h("p", { class: "quiet" }, status ? "None." : info.online ? "No report yet." : "Never reported.")
+      : h("ul", { class: "apps" }, list.map((app) => h("li", {},
+        badge(app.health, WORDS[app.health] ?? "Unknown"),
+        h("span", { class: "name" }, app.name),
+        h("span", { class: "quiet" }, `${app.ready} of ${app.objects} objects ready`),
+        app.cause ? h("div", { class: "why" }, h("p", { class: "message" }, app.cause.message), app.cause.action ? h("p", { class: "action" }, app.cause.action) : null, h("p", { class: "code" }, h("code", {}, app.cause.code))) : null))));
+}
+
+function sides(info) {
+  const { status, hardware } = info;
+  const kubernetes = status?.kubernetes;
+  const machine = status?.machine;
+  const free = machine?.diskBytes ? machine.diskFreeBytes / machine.diskBytes : null;
+  return h("div", { class: "columns" },
+    h("section", { class: "card" }, h("h2", {}, "Kubernetes"),
+      kubernetes ? facts([
+        ["State", badge(kubernetes.health, WORDS[kubernetes.health] ?? "Unknown")],
+        ["Version", kubernetes.version],
+        ["Started by Holdfast", kubernetes.restarts === 1 ? "once" : `${kubernetes.restarts} times`],
+      ]) : h("p", { class: "quiet" }, "No report yet."),
+      kubernetes?.cause ? problemBox(kubernetes.cause, kubernetes.health === "degraded" ? "degraded" : "progressing") : null),
+    h("section", { class: "card" }, h("h2", {}, "Machine"), facts([
+      ["Host name", machine?.hostname],
+      ["Model", hardware.model],
+      ["Serial number", hardware.serial],
+      ["Processor", [machine?.cpus || hardware.cpus, hardware.architecture].filter(Boolean).join(" × ")],
+      ["Memory", bytes(machine?.memoryBytes || hardware.memoryBytes)],
+      ["Disk free", free === null ? null : h("span", {}, `${bytes(machine.diskFreeBytes)} of ${bytes(machine.diskBytes)} `,
+        h("meter", { min: 0, max: 1, low: 0.1, high: 0.2, optimum: 1, value: free, "aria-label": "Free part of the disk" }))],
+      ["System", status?.agent?.operatingSystem || hardware.operatingSystem],
+      ["Clock", status ? (status.clockTrusted ? "right, as far as it can tell" : "not trusted: below the last signed time") : null],
+    ])),
+    h("section", { class: "card" }, h("h2", {}, "Link"), facts([
+      ["Last word", info.lastHeardAt ? age(info.lastHeardAt) : "never"],
+      ["Holdfast", status?.agent?.version],
+      ["Enrolled", moment(info.enrolledAt)],
+      ["Certificate ends", left(info.certificateExpiresAt)],
+    ])));
+}
+
+const LEVELS = { info: "info", warning: "progressing", alarm: "degraded" };
+
+function event(item) {
+  const level = LEVELS[item.severity] ?? "info";
+  return h("li", { class: level },
+    level === "info" ? h("span", { class: "dot" }) : shape(level === "progressing" ? "unknown" : "degraded"),
+    h("div", {},
+      h("p", {}, item.severity === "info" ? null : h("b", {}, item.severity === "alarm" ? "Alarm: " : "Warning: "), item.message, item.generation ? h("span", { class: "quiet" }, ` · ${item.generation}`) : null),
+      item.problem ? h("p", { class: "action" }, item.problem.message === item.message ? null : `${item.problem.message} `, item.problem.action, " ", h("code", {}, item.problem.code)) : null,
+      h("p", { class: "code" }, age(item.at), " · ", h("code", {}, item.kind))));
+}
+
+function labels(info, path, notice) {
+  const card = h("section", { class: "card" }, h("h2", {}, "Labels"));
+  const change = async (labels) => {
+    try {
+      const answer = await api("PATCH", `${path}/labels`, { labels });
+      if (answer?.id) store.nodes.set(answer.id, answer);
+      await store.reload();
+    } catch (error) {
+      notice(error);
+    }
+  };
+  const entries = Object.entries(info.labels);
+  card.append(entries.length ? h("p", {}, entries.map(([key, value]) => h("span", { class: "chip" }, h("span", { class: "key" }, `${key}=`), value,
+    store.admin ? h("button", { type: "button", class: "remove", "aria-label": `Remove label ${key}`, onclick: () => change({ [key]: null }) }, "×") : null)))
+    : h("p", { class: "quiet" }, "None. Labels pick nodes for releases."));
+  if (store.admin) {
+    const input = h("input", { name: "label", placeholder: "site=berlin", required: true, pattern: "[^=\\s]+=[^=\\s]*", title: "key=value", "aria-label": "New label, key=value", autocomplete: "off", autocapitalize: "none", spellcheck: "false" });
+    card.append(h("form", { class: "inline", onsubmit: (event) => {
+      event.preventDefault();
+      const at = input.value.indexOf("=");
+      change({ [input.value.slice(0, at).trim()]: input.value.slice(at + 1).trim() });
+    } }, input, h("button", {}, "Add")));
+  }
+  return card;
+}
+
+function danger(id, path, notice, go) {
+  return h("section", { class: "card" }, h("h2", {}, "Take out of the fleet"),
+    h("p", { class: "quiet" }, "Revokes the node's certificate and forgets it here. What runs on it keeps running; to come back, it needs a new token."),
+    h("button", { type: "button", class: "danger", onclick: async () => {
+      if (!await confirm(`Take ${id} out of the fleet?`, "Its certificate is revoked at once. This cannot be undone.", "Take it out")) return;
+      try {
+        await api("DELETE", path);
+        store.nodes.delete(id);
+        go("#/");
+      } catch (error) {
+        notice(error);
+      }
+    } }, "Take out…"));
+}
