@@ -1,0 +1,178 @@
+//! Signed documents, their generations, and the outbox of what the broker has not taken yet.
+
+use super::{DatabaseError, Result, Write, micros, next, parse};
+use holdfast_protocol::{Digest, Generation, NodeId};
+use jiff::Timestamp;
+use sqlx::SqlitePool;
+
+/// What the broker shall do about a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Take its newest document.
+    Publish,
+    /// End its session and drop its document.
+    Forget,
+}
+
+/// A row of the outbox.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pending {
+    /// Whom it is about.
+    pub node: NodeId,
+    /// What shall be done.
+    pub action: Action,
+    /// Which version of the row this is.
+    pub revision: i64,
+}
+
+/// The document that a node was last given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Current {
+    /// Its generation.
+    pub generation: Generation,
+    /// Digest of what it says beside its generation and time.
+    pub content_digest: Digest,
+}
+
+/// The document that `node` was last given.
+pub async fn current(tx: &mut Write, node: &NodeId) -> Result<Option<Current>> {
+    let row: Option<(i64, i64, String)> =
+        sqlx::query_as("SELECT epoch, counter, content_digest FROM documents WHERE node = $1")
+            .bind(node.as_str())
+            .fetch_optional(&mut **tx)
+            .await?;
+    row.map(|(epoch, counter, digest)| {
+        Ok(Current {
+            generation: super::nodes::generation(epoch, counter)?,
+            content_digest: parse(&digest)?,
+        })
+    })
+    .transpose()
+}
+
+/// The generation for the next document of `node`.
+pub async fn next_generation(tx: &mut Write, node: &NodeId) -> Result<Generation> {
+    let epoch: i64 = sqlx::query_scalar("SELECT value FROM counters WHERE name = 'epoch'")
+        .fetch_one(&mut **tx)
+        .await?;
+    let counter: i64 = sqlx::query_scalar(
+        "INSERT INTO generations (node, counter) VALUES ($1, 1) \
+         ON CONFLICT (node) DO UPDATE SET counter = generations.counter + 1 RETURNING counter",
+    )
+    .bind(node.as_str())
+    .fetch_one(&mut **tx)
+    .await?;
+    super::nodes::generation(epoch, counter)
+}
+
+/// Stores the newest document of a node, with the blobs that it names, and puts it into the outbox.
+pub async fn store(
+    tx: &mut Write,
+    node: &NodeId,
+    current: &Current,
+    envelope: &str,
+    blobs: &[Digest],
+    now: Timestamp,
+) -> Result<()> {
+    let counter = i64::try_from(current.generation.counter)
+        .map_err(|error| DatabaseError::value("generation", &error))?;
+    sqlx::query(
+        "INSERT INTO documents (node, epoch, counter, content_digest, envelope, created_at) VALUES ($1, $2, $3, $4, $5, $6) \
+         ON CONFLICT (node) DO UPDATE SET epoch = excluded.epoch, counter = excluded.counter, \
+         content_digest = excluded.content_digest, envelope = excluded.envelope, created_at = excluded.created_at",
+    )
+    .bind(node.as_str())
+    .bind(i64::from(current.generation.epoch))
+    .bind(counter)
+    .bind(current.content_digest.to_string())
+    .bind(envelope)
+    .bind(micros(now))
+    .execute(&mut **tx)
+    .await?;
+    sqlx::query("DELETE FROM document_blobs WHERE node = $1")
+        .bind(node.as_str())
+        .execute(&mut **tx)
+        .await?;
+    for digest in blobs {
+        sqlx::query("INSERT INTO document_blobs (node, digest) VALUES ($1, $2) ON CONFLICT (node, digest) DO NOTHING")
+            .bind(node.as_str())
+            .bind(digest.to_string())
+            .execute(&mut **tx)
+            .await?;
+    }
+    enqueue(tx, node, Action::Publish).await
+}
+
+/// Asks the broker, in time, to do something about a node; replaces what was asked before.
+pub async fn enqueue(tx: &mut Write, node: &NodeId, action: Action) -> Result<()> {
+    let revision = next(tx, "outbox").await?;
+    let action = match action {
+        Action::Publish => "publish",
+        Action::Forget => "forget",
+    };
+    sqlx::query(
+        "INSERT INTO outbox (node, action, revision) VALUES ($1, $2, $3) \
+         ON CONFLICT (node) DO UPDATE SET action = excluded.action, revision = excluded.revision",
+    )
+    .bind(node.as_str())
+    .bind(action)
+    .bind(revision)
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
+/// What is to be done, oldest first.
+pub async fn pending(pool: &SqlitePool, limit: u32) -> Result<Vec<Pending>> {
+    let rows: Vec<(String, String, i64)> =
+        sqlx::query_as("SELECT node, action, revision FROM outbox ORDER BY revision LIMIT $1")
+            .bind(i64::from(limit))
+            .fetch_all(pool)
+            .await?;
+    rows.into_iter()
+        .map(|(node, action, revision)| {
+            Ok(Pending {
+                node: parse(&node)?,
+                action: match action.as_str() {
+                    "publish" => Action::Publish,
+                    "forget" => Action::Forget,
+                    other => return Err(DatabaseError::value("outbox action", &other)),
+                },
+                revision,
+            })
+        })
+        .collect()
+}
+
+/// Number of rows in the outbox.
+pub async fn count_pending(pool: &SqlitePool) -> Result<i64> {
+    Ok(sqlx::query_scalar("SELECT COUNT(*) FROM outbox").fetch_one(pool).await?)
+}
+
+/// Removes what is done, except where something newer was asked since.
+pub async fn done(tx: &mut Write, pending: &Pending) -> Result<()> {
+    sqlx::query("DELETE FROM outbox WHERE node = $1 AND revision = $2")
+        .bind(pending.node.as_str())
+        .bind(pending.revision)
+        .execute(&mut **tx)
+        .await?;
+    Ok(())
+}
+
+/// The newest document of a node: its envelope in JSON.
+pub async fn envelope(pool: &SqlitePool, node: &NodeId) -> Result<Option<String>> {
+    Ok(sqlx::query_scalar("SELECT envelope FROM documents WHERE node = $1")
+        .bind(node.as_str())
+        .fetch_optional(pool)
+        .await?)
+}
+
+/// Whether the newest document of `node` names the blob.
+pub async fn names_blob(pool: &SqlitePool, node: &NodeId, digest: &Digest) -> Result<bool> {
+    let found: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM document_blobs WHERE node = $1 AND digest = $2")
+        .bind(node.as_str())
+        .bind(digest.to_string())
+        .fetch_one(pool)
+        .await?;
+    Ok(found > 0)
+}
