@@ -63,7 +63,7 @@ impl Hub {
         let (api_link, mqtt_link) = (Link::open().await?, Link::open().await?);
         let config = format!(
             "data_dir = {data:?}\n\n[api]\nlisten = \"127.0.0.1:0\"\nplain_listen = \"127.0.0.1:0\"\npublic_url = \"https://{api}\"\n\n\
-             [broker]\nlisten = \"127.0.0.1:0\"\npublic_address = \"mqtts://{mqtt}\"\n\n{more}",
+             [broker]\nlisten = \"127.0.0.1:0\"\npublic = [\"mqtts://{mqtt}\"]\n\n{more}",
             data = directory.join("data"),
             api = api_link.address(),
             mqtt = mqtt_link.address(),

@@ -26,6 +26,7 @@ struct Shared {
     target: Mutex<Option<SocketAddr>>,
     up: watch::Sender<bool>,
     bytes: AtomicU64,
+    messages: AtomicU64,
 }
 
 impl Link {
@@ -38,6 +39,7 @@ impl Link {
             target: Mutex::new(None),
             up: watch::Sender::new(true),
             bytes: AtomicU64::new(0),
+            messages: AtomicU64::new(0),
         });
         let accepting = tokio::spawn(accept(listener, Arc::clone(&shared)));
         Ok(Self {
@@ -71,6 +73,11 @@ impl Link {
     pub fn bytes(&self) -> u64 {
         self.shared.bytes.load(Ordering::Relaxed)
     }
+
+    /// Pieces that those bytes came in; when little is sent, each was one packet.
+    pub fn messages(&self) -> u64 {
+        self.shared.messages.load(Ordering::Relaxed)
+    }
 }
 
 impl Drop for Link {
@@ -97,7 +104,7 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
             let (from_client, to_client) = client.into_split();
             let (from_server, to_server) = server.into_split();
             tokio::select! {
-                () = async { tokio::join!(pump(from_client, to_server, &shared.bytes), pump(from_server, to_client, &shared.bytes)); } => {}
+                () = async { tokio::join!(pump(from_client, to_server, &shared), pump(from_server, to_client, &shared)); } => {}
                 // An error means that the link itself is gone.
                 _ = up.wait_for(|up| !up) => {}
             }
@@ -105,13 +112,14 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
     }
 }
 
-async fn pump(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin, bytes: &AtomicU64) {
+async fn pump(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin, shared: &Shared) {
     let mut buffer = vec![0; 16 * 1024];
     while let Ok(read) = from.read(&mut buffer).await {
         if read == 0 || to.write_all(&buffer[..read]).await.is_err() {
             break;
         }
-        bytes.fetch_add(read as u64, Ordering::Relaxed);
+        shared.bytes.fetch_add(read as u64, Ordering::Relaxed);
+        shared.messages.fetch_add(1, Ordering::Relaxed);
     }
     // The other side may have gone first.
     drop(to.shutdown().await);

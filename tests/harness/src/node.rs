@@ -41,7 +41,8 @@ impl Node {
         let config = format!(
             "state_dir = {state:?}\nsocket = {socket:?}\n\n[enrolment]\nname = {name:?}\n\n\
              [kubernetes]\nbinary = {k3s:?}\ndata_dir = {data:?}\nconfig_file = {config:?}\nkubeconfig = {kubeconfig:?}\n\
-             https_port = {port}\nnode_name = {name:?}\n\n{more}",
+             https_port = {port}\nnode_name = {name:?}\n\n\
+             [sync]\nbackoff_min = \"100ms\"\nbackoff_max = \"2s\"\n\n{more}",
             state = directory.join("state"),
             socket = directory.join("holdfast.sock"),
             data = directory.join("k3s"),

@@ -41,6 +41,7 @@ type Kubelet struct {
 }
 
 // Start registers the node and begins the simulation, which lasts until the context ends. The API must be ready.
+// It returns when the node is Ready.
 func (k *Kubelet) Start(ctx context.Context) error {
 	clients, err := client.NewClientset("", k.Kubeconfig)
 	if err != nil {
@@ -60,7 +61,10 @@ func (k *Kubelet) Start(ctx context.Context) error {
 	if err := k.registerNode(ctx); err != nil {
 		return err
 	}
-	return k.simulate(ctx, clients, config)
+	if err := k.simulate(ctx, clients, config); err != nil {
+		return err
+	}
+	return k.awaitReady(ctx)
 }
 
 // simulate starts kwok's controller for this node only.

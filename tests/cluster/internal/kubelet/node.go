@@ -3,6 +3,7 @@ package kubelet
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"runtime"
 	"time"
 
@@ -12,8 +13,8 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/uuid"
+	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/util/retry"
-	"net/netip"
 )
 
 // registerNode makes the Node object, or brings the kept one up to the settings, and marks it not ready:
@@ -41,6 +42,22 @@ func (k *Kubelet) registerNode(ctx context.Context) error {
 		k.status(node)
 		_, err = nodes.UpdateStatus(ctx, node, metav1.UpdateOptions{})
 		return err
+	})
+}
+
+// awaitReady returns when the simulation has turned the node ready.
+func (k *Kubelet) awaitReady(ctx context.Context) error {
+	return wait.PollUntilContextCancel(ctx, 20*time.Millisecond, true, func(ctx context.Context) (bool, error) {
+		node, err := k.client.CoreV1().Nodes().Get(ctx, k.Name, metav1.GetOptions{})
+		if err != nil {
+			return false, fmt.Errorf("cannot read the node: %w", err)
+		}
+		for _, condition := range node.Status.Conditions {
+			if condition.Type == corev1.NodeReady {
+				return condition.Status == corev1.ConditionTrue, nil
+			}
+		}
+		return false, nil
 	})
 }
 
@@ -92,7 +109,9 @@ func (k *Kubelet) status(node *corev1.Node) {
 		corev1.ResourceEphemeralStorage: resource.MustParse("64Gi"),
 		corev1.ResourcePods:             resource.MustParse("110"),
 	}
-	now := metav1.NewTime(time.Now())
+	// Conditions count whole seconds, and the node becomes ready within this one: being unready must look older,
+	// or the node controller takes both for the same report and goes on to believe the first.
+	now := metav1.NewTime(time.Now().Add(-2 * time.Second))
 	node.Status.Capacity, node.Status.Allocatable = room, room
 	node.Status.Addresses = []corev1.NodeAddress{
 		{Type: corev1.NodeInternalIP, Address: k.IP},

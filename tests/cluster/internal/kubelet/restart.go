@@ -36,7 +36,7 @@ func (k *Kubelet) killContainers(ctx context.Context) error {
 				continue
 			}
 			condition.Status, condition.LastTransitionTime = corev1.ConditionFalse, now
-			condition.Reason, condition.Message = "ContainersNotReady", "the machine restarted"
+			condition.Reason, condition.Message = "ContainersNotReady", "the simulated machine restarted"
 		}
 		_, err := k.client.CoreV1().Pods(pod.Namespace).UpdateStatus(ctx, pod, metav1.UpdateOptions{})
 		if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
