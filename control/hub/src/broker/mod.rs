@@ -3,6 +3,10 @@
 //! Guarantee of the seam: a node's message is acknowledged only after [`Ingest::message`] returned `Ok`, and the retained
 //! desired state lives in the hub's database, so that a broker that lost everything is filled again from there.
 
+pub mod codes;
+pub mod embedded;
+mod tls;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use holdfast_protocol::{
