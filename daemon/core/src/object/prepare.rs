@@ -1,0 +1,246 @@
+//! From a document's apps to objects that are ready to apply.
+
+use super::{
+    APP_LABEL, MANAGED_BY_LABEL, MANAGER, ObjectKey, PRUNE_ANNOTATION, PRUNE_NEVER, Scope, Scopes, Wave,
+    group_of,
+};
+use crate::codes;
+use holdfast_protocol::{
+    Digest, Problem, codes as protocol_codes,
+    document::{BlobRef, DesiredState, MAX_OBJECTS, ManifestSource, check_object},
+};
+use serde_json::{Map, Value};
+use std::collections::BTreeMap;
+
+/// What the server sets by itself; manifests that were copied out of a cluster carry it, and server-side apply refuses some of it.
+const SERVER_SIDE_METADATA: [&str; 6] = [
+    "managedFields",
+    "resourceVersion",
+    "uid",
+    "creationTimestamp",
+    "generation",
+    "selfLink",
+];
+
+/// An object that is ready to apply.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PreparedObject {
+    /// What names it.
+    pub key: ObjectKey,
+    /// App of the document that it belongs to.
+    pub app: String,
+    /// Digest of [`Self::json`].
+    pub digest: Digest,
+    /// Whether it stays in the cluster when it leaves the document.
+    pub keep: bool,
+    /// The body to apply: compact JSON with sorted keys.
+    pub json: String,
+}
+
+impl PreparedObject {
+    /// When it is applied.
+    pub fn wave(&self) -> Wave {
+        self.key.wave()
+    }
+}
+
+/// Why a document's objects cannot be made ready.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PrepareError<E> {
+    /// A blob could not be read; whether that can be mended is for the reader to say.
+    #[error("{0}")]
+    Blob(E),
+    /// The document itself is at fault; trying again cannot help.
+    #[error("{0}")]
+    Refused(Problem),
+}
+
+/// Makes all objects of a document ready, in the order of applying.
+///
+/// `read_blob` gives the whole content of a blob. `scopes` is what discovery knows; definitions within the document are added to it.
+pub fn prepare_document<E>(
+    state: &DesiredState,
+    scopes: &Scopes,
+    mut read_blob: impl FnMut(&BlobRef) -> Result<Vec<u8>, E>,
+) -> Result<Vec<PreparedObject>, PrepareError<E>> {
+    let mut scopes = scopes.clone();
+    let mut raw = Vec::new();
+    for (index, app) in state.apps.iter().enumerate() {
+        for (number, source) in app.manifests.iter().enumerate() {
+            let place = format!("apps[{index}] ({}), manifests[{number}]", app.name);
+            let values = match source {
+                ManifestSource::Inline(values) => values.clone(),
+                ManifestSource::Blob(blob) => {
+                    let bytes = read_blob(blob).map_err(PrepareError::Blob)?;
+                    serde_json::from_slice(&bytes).map_err(|error| {
+                        PrepareError::Refused(Problem::new(
+                            codes::MANIFESTS_MALFORMED,
+                            format!(
+                                "{place}: blob {} is not a JSON array of objects: {error}",
+                                blob.digest
+                            ),
+                            "make the release anew with holdfastctl",
+                        ))
+                    })?
+                }
+            };
+            for (position, value) in values.into_iter().enumerate() {
+                scopes.learn_from(&value);
+                raw.push((app, format!("{place}[{position}]"), value));
+            }
+        }
+    }
+    if raw.len() > MAX_OBJECTS {
+        return Err(PrepareError::Refused(Problem::new(
+            protocol_codes::DOCUMENT_INVALID,
+            format!("{} objects with those in blobs; at most {MAX_OBJECTS}", raw.len()),
+            "split the release",
+        )));
+    }
+
+    let mut places = BTreeMap::new();
+    let mut prepared = Vec::with_capacity(raw.len());
+    for (app, place, value) in raw {
+        let object = prepare(value, &app.name, app.namespace.as_deref(), &scopes).map_err(|reason| {
+            PrepareError::Refused(Problem::new(
+                codes::OBJECT_INVALID,
+                format!("{place}: {reason}"),
+                "correct the manifest and publish the release again",
+            ))
+        })?;
+        let key = &object.key;
+        let identity = (
+            key.group().to_owned(),
+            key.kind.clone(),
+            key.namespace.clone(),
+            key.name.clone(),
+        );
+        if let Some(earlier) = places.insert(identity, place.clone()) {
+            return Err(PrepareError::Refused(Problem::new(
+                codes::OBJECT_DUPLICATE,
+                format!("{place}: {key} is named before, by {earlier}"),
+                "let one app alone own the object",
+            )));
+        }
+        prepared.push(object);
+    }
+    prepared.sort_by(|a, b| (a.wave(), &a.key).cmp(&(b.wave(), &b.key)));
+    Ok(prepared)
+}
+
+/// Makes one object ready: fills in its namespace, adds Holdfast's labels, drops what only the server may set.
+///
+/// The error says what is wrong with the object, without its place.
+pub fn prepare(
+    mut value: Value,
+    app: &str,
+    namespace: Option<&str>,
+    scopes: &Scopes,
+) -> Result<PreparedObject, String> {
+    check_object(&value)?;
+    let text = |value: &Value, pointer: &str| {
+        value
+            .pointer(pointer)
+            .and_then(Value::as_str)
+            .filter(|text| !text.is_empty())
+            .map(ToOwned::to_owned)
+    };
+    let api_version = text(&value, "/apiVersion").unwrap_or_default();
+    let kind = text(&value, "/kind").unwrap_or_default();
+    let name = text(&value, "/metadata/name").unwrap_or_default();
+    let namespace = match scopes.of(group_of(&api_version), &kind) {
+        Scope::Cluster => None,
+        Scope::Namespaced => Some(
+            text(&value, "/metadata/namespace").unwrap_or_else(|| namespace.unwrap_or("default").to_owned()),
+        ),
+    };
+    let key = ObjectKey {
+        api_version,
+        kind,
+        namespace,
+        name,
+    };
+    let wrong = |what: &str| format!("{key}: {what} is not an object");
+
+    let body = value.as_object_mut().ok_or_else(|| wrong("the manifest"))?;
+    body.remove("status");
+    let metadata = body
+        .get_mut("metadata")
+        .and_then(Value::as_object_mut)
+        .ok_or_else(|| wrong("metadata"))?;
+    for field in SERVER_SIDE_METADATA {
+        metadata.remove(field);
+    }
+    match &key.namespace {
+        Some(namespace) => metadata.insert("namespace".into(), namespace.clone().into()),
+        None => metadata.remove("namespace"),
+    };
+    let keep = match map_in(metadata, "annotations").ok_or_else(|| wrong("metadata.annotations"))? {
+        annotations if annotations.is_empty() => {
+            metadata.remove("annotations");
+            false
+        }
+        annotations => match annotations.get(PRUNE_ANNOTATION) {
+            None => false,
+            Some(Value::String(text)) if text == PRUNE_NEVER => true,
+            Some(other) => {
+                return Err(format!(
+                    "{key}: annotation {PRUNE_ANNOTATION} is {other}; the only value it knows is {PRUNE_NEVER:?}"
+                ));
+            }
+        },
+    };
+    let labels = map_in(metadata, "labels").ok_or_else(|| wrong("metadata.labels"))?;
+    labels.insert(MANAGED_BY_LABEL.into(), MANAGER.into());
+    labels.insert(APP_LABEL.into(), app.into());
+
+    let mut json = String::new();
+    write_canonical(&value, &mut json);
+    Ok(PreparedObject {
+        digest: Digest::of(json.as_bytes()),
+        app: app.to_owned(),
+        key,
+        keep,
+        json,
+    })
+}
+
+/// The map under `field`, made where it is absent or null; none where it is something else.
+fn map_in<'a>(parent: &'a mut Map<String, Value>, field: &str) -> Option<&'a mut Map<String, Value>> {
+    let value = parent.entry(field).or_insert(Value::Null);
+    if value.is_null() {
+        *value = Value::Object(Map::new());
+    }
+    value.as_object_mut()
+}
+
+/// Compact JSON with sorted keys: equal content gives equal bytes, whichever map type `serde_json` was built with.
+fn write_canonical(value: &Value, out: &mut String) {
+    match value {
+        Value::Object(map) => {
+            let mut entries: Vec<_> = map.iter().collect();
+            entries.sort_by_key(|(key, _)| *key);
+            out.push('{');
+            for (index, (key, value)) in entries.into_iter().enumerate() {
+                if index > 0 {
+                    out.push(',');
+                }
+                out.push_str(&Value::from(key.as_str()).to_string());
+                out.push(':');
+                write_canonical(value, out);
+            }
+            out.push('}');
+        }
+        Value::Array(values) => {
+            out.push('[');
+            for (index, value) in values.iter().enumerate() {
+                if index > 0 {
+                    out.push(',');
+                }
+                write_canonical(value, out);
+            }
+            out.push(']');
+        }
+        scalar => out.push_str(&scalar.to_string()),
+    }
+}
