@@ -3,9 +3,11 @@
 //! In: a checkout and a Rust toolchain. Out: built parts, test results, generated pages. Every command that is run is
 //! printed first, so that a failure can be repeated by hand.
 
+mod bench;
 mod check;
 mod cluster;
 mod cross;
+mod demo;
 mod docs;
 mod files;
 mod prerequisites;
@@ -24,8 +26,12 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Task {
+    /// Tell the story of Holdfast with its real parts: hub, box, Kubernetes, a link that gets cut
+    Demo(demo::Options),
     /// Build everything the tests need, then run all tests
     Test(test::Options),
+    /// Measure what the documentation claims, and write docs/benchmarks.md
+    Bench(bench::Options),
     /// Say what this machine lacks for tests, demo, cross builds or CI, and install it
     Prerequisites(prerequisites::Options),
     /// Build the Kubernetes that tests and demo use where no real k3s is given
@@ -42,6 +48,8 @@ enum Task {
 
 fn main() -> Result<()> {
     match Arguments::parse().task {
+        Task::Demo(options) => demo::run(&options),
+        Task::Bench(options) => bench::run(&options),
         Task::Test(options) => test::run(&options),
         Task::Prerequisites(options) => prerequisites::run(&options),
         Task::Cluster => cluster::build().map(drop),

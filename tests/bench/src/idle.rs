@@ -49,7 +49,7 @@ pub async fn measure(seconds: u64, figures: &mut Figures) -> Result<()> {
 
     let how =
         format!("static binary, enrolled, connected over TLS, watching {OBJECTS} objects, {seconds} s idle");
-    let processor = (after.0 - before.0).as_secs_f64() * 1000.0 * 60.0 / seconds as f64;
+    let processor = after.0.saturating_sub(before.0).as_secs_f64() * 1000.0 * 60.0 / seconds as f64;
     figures.add(
         "node.pss_idle_kib",
         memory.pss as f64,
