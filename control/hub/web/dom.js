@@ -106,7 +106,7 @@ setInterval(() => {
 
 /** A moment as people write it here. */
 export function moment(at) {
-  return h("time", { datetime: at, title: at }, new Date(at).toLocaleString([], { dateStyle: "medium", timeStyle: "medium" }));
+  return h("time", { datetime: at, title: at }, new Date(at).toLocaleString([], { dateStyle: "medium", timeStyle: "short" }));
 }
 
 /** `7.6 GiB`. */

@@ -25,7 +25,7 @@ export function tokens(_query, { notice }) {
 
   function row(token) {
     const [state, word] = SHAPES[token.state] ?? ["unknown", token.state];
-    return h("div", { class: "item" },
+    return h("div", { class: "item token" },
       h("span", {}, badge(state, word)),
       h("span", { class: "name" }, token.nodeName ?? h("span", { class: "quiet" }, "any name"), " ", Object.entries(token.labels).map(([key, value]) => h("span", { class: "chip" }, h("span", { class: "key" }, `${key}=`), value))),
       h("span", { class: "quiet" },
@@ -40,7 +40,7 @@ export function tokens(_query, { notice }) {
           notice(error);
         }
         load();
-      } }, "Revoke…") : null);
+      } }, "Revoke…") : h("span", {}));
   }
 
   load();
@@ -85,7 +85,7 @@ function form(notice, fresh, reload) {
 
 function show(made, fresh) {
   const button = h("button", { type: "button", class: "primary", onclick: () => copy(made.token, button) }, "Copy the token");
-  fresh.replaceChildren(h("section", { class: "card fresh", "aria-label": "New token" },
+  fresh.replaceChildren(h("section", { class: "card fresh", "aria-label": "New token", "data-token": made.info.id },
     h("h2", {}, "Your new token"),
     h("p", {}, "It is shown this once, and works once. On the box, type:"),
     command(`holdfast enrol ${made.token}`),
