@@ -32,7 +32,7 @@ done
 
 tools="${HOLDFAST_TOOLS:-target/tools}/venv/bin"
 [ -d "$tools" ] && PATH="$PWD/$tools:$PATH"
-command -v cargo-zigbuild >/dev/null || die "cargo-zigbuild is missing: run 'cargo xtask prerequisites --cross'"
+command -v cargo-zigbuild >/dev/null || die "cargo-zigbuild is missing: run 'cargo xtask prerequisites --for cross'"
 
 # The machine's own compiler, whatever rustup has put in front of it in PATH.
 system_rustc=/usr/bin/rustc
