@@ -64,6 +64,15 @@ pub const NEEDS: &[Need] = &[
         by_hand: "install Mosquitto 2.0 or newer: https://mosquitto.org/download",
     },
     Need {
+        name: "libfaketime",
+        why: "the node is tested with a clock that stands in 1970",
+        present: libfaketime,
+        purposes: &[Purpose::Test],
+        debian: &["libfaketime"],
+        ubuntu: None,
+        by_hand: "install libfaketime: https://github.com/wolfcw/libfaketime",
+    },
+    Need {
         name: "Chromium and its driver",
         why: "the hub's web page is tested in it",
         present: || shell::find("chromedriver").is_some(),
@@ -120,3 +129,12 @@ pub const NEEDS: &[Need] = &[
         by_hand: "install systemd",
     },
 ];
+
+/// Whether the library is where distributions put it: below the directory of each architecture.
+fn libfaketime() -> bool {
+    std::fs::read_dir("/usr/lib").is_ok_and(|entries| {
+        entries
+            .filter_map(Result::ok)
+            .any(|entry| entry.path().join("faketime/libfaketime.so.1").exists())
+    })
+}
