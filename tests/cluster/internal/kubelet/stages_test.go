@@ -49,7 +49,10 @@ func ofJob(p *corev1.Pod) {
 	p.Spec.RestartPolicy = corev1.RestartPolicyNever
 }
 
-func deleted(p *corev1.Pod) { p.DeletionTimestamp = &metav1.Time{} }
+func deleted(p *corev1.Pod) {
+	now := metav1.Now()
+	p.DeletionTimestamp = &now
+}
 
 func badInit(p *corev1.Pod) {
 	p.Spec.InitContainers = []corev1.Container{{Name: "i", Image: "registry.invalid/init:1"}}
