@@ -6,7 +6,6 @@ use anyhow::{Context as _, Result, bail};
 use std::{fs, path::Path};
 
 /// Pinned, so that a build of today can be repeated.
-const ZIGBUILD: &[&str] = &["cargo-zigbuild==0.24.0", "ziglang==0.17.0"];
 const CARGO_DENY: &str = "0.20.2";
 /// The Go that the test cluster's `go.mod` asks for, as the module in which Go distributes itself.
 const GO_TOOLCHAIN: &str = "golang.org/toolchain@v0.0.1-go1.26.8.linux-";
@@ -122,11 +121,12 @@ pub fn has_venv() -> bool {
 fn install_zigbuild() -> Result<()> {
     let venv = shell::tools_directory().join("venv");
     shell::run(shell::command("python3").args(["-m", "venv"]).arg(&venv))?;
-    shell::run(
-        shell::command(venv.join("bin/pip"))
-            .args(["install", "--quiet"])
-            .args(ZIGBUILD),
-    )
+    shell::run(shell::command(venv.join("bin/pip")).args([
+        "install",
+        "--quiet",
+        "-r",
+        "cross/requirements.txt",
+    ]))
 }
 
 /// Not optimised: it is built once and runs for a second.
