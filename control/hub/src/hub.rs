@@ -1,0 +1,115 @@
+//! The hub's shared state: what every handler, the broker and the background tasks use.
+
+use crate::{
+    authority::Authority,
+    broker::Broker,
+    config::Config,
+    database::{Database, nodes},
+    limiter::Limiter,
+    metrics::Metrics,
+};
+use holdfast_protocol::NodeId;
+use jiff::Timestamp;
+use std::sync::{Arc, OnceLock};
+use tokio::sync::{Mutex, Notify, broadcast};
+use tokio_util::sync::CancellationToken;
+
+/// Changes kept for a slow reader of the live stream; one that is further behind is disconnected and reads everything anew.
+const CHANGES: usize = 1024;
+
+/// What happened to a node, for the live stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// It is new or different.
+    Changed(NodeId),
+    /// It is gone.
+    Deleted(NodeId),
+}
+
+/// Everything that the parts of the hub share.
+pub struct Hub {
+    /// The configuration.
+    pub config: Config,
+    /// The database.
+    pub database: Database,
+    /// The keys.
+    pub authority: Authority,
+    /// Limit of refused attempts.
+    pub limiter: Limiter,
+    /// What is counted.
+    pub metrics: Metrics,
+    /// URL that nodes enrol at.
+    pub public_url: String,
+    /// Changes of nodes.
+    pub changes: broadcast::Sender<Change>,
+    /// Rings when the outbox has something new.
+    pub outbox: Notify,
+    /// Ends everything.
+    pub shutdown: CancellationToken,
+    broker: OnceLock<(Arc<dyn Broker>, Vec<String>)>,
+    revocation: Mutex<()>,
+}
+
+impl Hub {
+    /// Puts the parts together; the broker follows by [`Self::set_broker`].
+    pub fn new(
+        config: Config,
+        database: Database,
+        authority: Authority,
+        public_url: String,
+        shutdown: CancellationToken,
+    ) -> Self {
+        Self {
+            limiter: Limiter::new(config.enrolment.attempts),
+            metrics: Metrics::default(),
+            changes: broadcast::Sender::new(CHANGES),
+            outbox: Notify::new(),
+            broker: OnceLock::new(),
+            revocation: Mutex::default(),
+            config,
+            database,
+            authority,
+            public_url,
+            shutdown,
+        }
+    }
+
+    /// Says which broker runs, and at which addresses nodes find it.
+    pub fn set_broker(&self, broker: Arc<dyn Broker>, addresses: Vec<String>) {
+        // Set once, by the composition root.
+        let _ = self.broker.set((broker, addresses));
+    }
+
+    /// The broker, once it runs.
+    pub fn broker(&self) -> Option<&Arc<dyn Broker>> {
+        self.broker.get().map(|(broker, _)| broker)
+    }
+
+    /// Addresses of the broker, in the order that nodes try them.
+    pub fn broker_addresses(&self) -> Vec<String> {
+        self.broker.get().map(|(_, addresses)| addresses.clone()).unwrap_or_default()
+    }
+
+    /// Tells the live stream that a node is new or different.
+    pub fn changed(&self, node: &NodeId) {
+        // An error says that nobody reads.
+        let _ = self.changes.send(Change::Changed(node.clone()));
+    }
+
+    /// Tells the live stream that a node is gone.
+    pub fn deleted(&self, node: &NodeId) {
+        let _ = self.changes.send(Change::Deleted(node.clone()));
+    }
+
+    /// Writes the list of revoked certificates for brokers that read it.
+    pub async fn write_revoked(&self) -> anyhow::Result<()> {
+        // One at a time: a later list must not be overwritten by an earlier one.
+        let _turn = self.revocation.lock().await;
+        let mut tx = self.database.write().await?;
+        let number = nodes::next_revocation_list(&mut tx).await?;
+        tx.commit().await?;
+        let revoked = nodes::revoked(self.database.read(), Timestamp::now()).await?;
+        self.authority.write_revoked(number, &revoked)?;
+        Ok(())
+    }
+}
