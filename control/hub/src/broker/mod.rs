@@ -5,6 +5,7 @@
 
 pub mod codes;
 pub mod embedded;
+pub mod external;
 mod tls;
 
 use async_trait::async_trait;
@@ -43,7 +44,9 @@ pub trait Ingest: Send + Sync {
     /// logged and answered with `Ok`, so that no node sends it for ever.
     async fn message(&self, node: &NodeId, channel: Up, payload: Bytes) -> Result<(), IngestError>;
 
-    /// A node's session began or ended.
+    /// A node's session began or ended. Told in the order of what happened. A hub that starts has no sessions: it must take
+    /// all nodes for offline until it is told otherwise. Only a broker that knows its sessions says so; where an external one is
+    /// used, presence comes as messages of [`Up::Presence`], which nodes and their last wills publish.
     async fn presence(&self, node: &NodeId, online: bool);
 
     /// Whether this certificate (the leaf in DER, its chain already checked) may open a session: the node is known and the
@@ -51,7 +54,12 @@ pub trait Ingest: Send + Sync {
     async fn authorise(&self, node: &NodeId, certificate_der: &[u8]) -> Result<(), Problem>;
 
     /// The retained message of a topic, from the database.
+    ///
+    /// Asked while the broker holds the node's place in its queue: it must not wait for a call to [`Broker`].
     async fn retained(&self, topic: &Topic) -> Result<Option<Bytes>, IngestError>;
+
+    /// The topics of all retained messages in the database, from which a broker that may have lost them is filled again.
+    async fn retained_topics(&self) -> Result<Vec<Topic>, IngestError>;
 }
 
 /// Why a broker did not do what the hub asked.
