@@ -38,10 +38,8 @@ const maxRequest = 2 * 1024 * 1024
 
 // Kine is the running datastore.
 type Kine struct {
-	server  *grpc.Server
 	cancel  context.CancelFunc
 	backend sync.WaitGroup
-	served  sync.WaitGroup
 }
 
 // Start opens the database and listens on the socket.
@@ -78,23 +76,23 @@ func Start(database, socket string) (*Kine, error) {
 		cancel()
 		return nil, fmt.Errorf("cannot listen on the datastore socket: %w", err)
 	}
-	kine.server = grpc.NewServer(
+	endpoint := grpc.NewServer(
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second}),
 		grpc.MaxRecvMsgSize(maxRequest),
 	)
-	server.New(backend, "unix", notifyInterval, emulatedVersion).Register(kine.server)
-	kine.served.Go(func() {
-		if err := kine.server.Serve(listener); err != nil {
+	server.New(backend, "unix", notifyInterval, emulatedVersion).Register(endpoint)
+	go func() {
+		if err := endpoint.Serve(listener); err != nil {
 			klog.ErrorS(err, "The datastore stopped serving")
 		}
-	})
+	}()
 	return kine, nil
 }
 
-// Stop ends the server and closes the database. The API server must have ended before.
+// Stop closes the database. The API server must have ended before. As with k3s, the write-ahead log may stay beside
+// the database (`state.db-wal`): whoever copies the datastore copies both.
+// The socket goes with the process: closing it earlier only makes what is left of the API server try to reconnect.
 func (k *Kine) Stop() {
-	k.server.Stop()
-	k.served.Wait()
 	k.cancel()
 	k.backend.Wait()
 }

@@ -61,6 +61,9 @@ func (k *Kubelet) Start(ctx context.Context) error {
 	if err := k.registerNode(ctx); err != nil {
 		return err
 	}
+	if err := k.dropLease(ctx); err != nil {
+		return err
+	}
 	if err := k.simulate(ctx, clients, config); err != nil {
 		return err
 	}

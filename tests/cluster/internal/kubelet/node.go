@@ -45,6 +45,16 @@ func (k *Kubelet) registerNode(ctx context.Context) error {
 	})
 }
 
+// dropLease removes the lease of the previous process. kwok makes a lease that its cache does not know yet; finding an
+// old one instead, it would wait for a whole renewal before it takes the node.
+func (k *Kubelet) dropLease(ctx context.Context) error {
+	err := k.client.CoordinationV1().Leases(corev1.NamespaceNodeLease).Delete(ctx, k.Name, metav1.DeleteOptions{})
+	if err != nil && !apierrors.IsNotFound(err) {
+		return fmt.Errorf("cannot remove the node's old lease: %w", err)
+	}
+	return nil
+}
+
 // awaitReady returns when the simulation has turned the node ready.
 func (k *Kubelet) awaitReady(ctx context.Context) error {
 	return wait.PollUntilContextCancel(ctx, 20*time.Millisecond, true, func(ctx context.Context) (bool, error) {
