@@ -1,0 +1,401 @@
+//! Accepted documents and how far they are.
+//!
+//! In: verified documents, steps. Out: what a restart goes on from, and the history. Guarantees: when [`Store::commit`] returns, the
+//! document survives a power cut; it takes only what admission verified, and nothing older than what was accepted.
+
+use crate::{
+    StoreError,
+    outbox::queue,
+    store::{Store, as_i64, in_transaction},
+};
+use holdfast_core::{admission::VerifiedDocument, reconcile::JournalStep};
+use holdfast_protocol::{Digest, Generation, Problem, event::Event};
+use jiff::Timestamp;
+use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, types::Type};
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+
+/// Digests of failed documents that are remembered.
+const REMEMBERED_FAILURES: i64 = 64;
+
+/// A document as it is stored. Its bytes must pass [`holdfast_core::admission::readmit`] before they have any effect.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredDocument {
+    /// Place in the order of documents.
+    pub generation: Generation,
+    /// SHA-256 of the payload.
+    pub digest: Digest,
+    /// When it was accepted, by the node's clock.
+    pub accepted_at: Timestamp,
+    /// How far it is.
+    pub step: JournalStep,
+    /// The exact bytes of the envelope.
+    pub envelope: Vec<u8>,
+}
+
+/// What a restart goes on from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Recovered {
+    /// The newest accepted document.
+    pub newest: Option<StoredDocument>,
+    /// The newest document whose objects were all written, where it is another one.
+    pub applied: Option<StoredDocument>,
+    /// Generation of the newest document that was seen ready.
+    pub proven: Option<Generation>,
+}
+
+/// One document of the past.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HistoryEntry {
+    /// Place in the order of documents.
+    pub generation: Generation,
+    /// SHA-256 of the payload.
+    pub digest: Digest,
+    /// When it was accepted.
+    pub accepted_at: Timestamp,
+    /// When all its objects were written.
+    pub applied_at: Option<Timestamp>,
+    /// When it was seen ready.
+    pub proven_at: Option<Timestamp>,
+    /// When it failed for good.
+    pub failed_at: Option<Timestamp>,
+    /// How far it came.
+    pub step: JournalStep,
+}
+
+impl Store {
+    /// Stores a document as the newest, with the events that tell of it, in one transaction and one fsync. Acknowledge the document
+    /// after this returned, then call [`Store::flush_floor`].
+    ///
+    /// # Errors
+    /// `NotNewer` where a newer one (or another of the same generation) was accepted before; the others of [`StoreError`].
+    pub fn commit(
+        &self,
+        document: &VerifiedDocument,
+        events: &[Event],
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let generation = document.generation();
+        let digest = document.digest();
+        let mut inner = self.lock();
+        if let Some((highest, accepted)) = inner.floor.highest
+            && (generation < highest || (generation == highest && digest != accepted))
+        {
+            return Err(StoreError::NotNewer {
+                found: generation,
+                highest,
+            });
+        }
+        let inner = &mut *inner;
+        let mut outbox = inner.outbox;
+        let history = as_i64(self.options.history as u64);
+        in_transaction(&mut inner.connection, |transaction| {
+            transaction.execute(
+                "INSERT INTO desired (epoch, counter, digest, accepted_at, step, envelope)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+                 ON CONFLICT (epoch, counter) DO UPDATE SET
+                     digest = excluded.digest, accepted_at = excluded.accepted_at, step = excluded.step,
+                     envelope = excluded.envelope, applied_at = NULL, proven_at = NULL, failed_at = NULL",
+                (
+                    generation.epoch,
+                    as_i64(generation.counter),
+                    digest.to_string(),
+                    now.to_string(),
+                    to_text(&JournalStep::Accepted),
+                    document.envelope(),
+                ),
+            )?;
+            transaction.execute(
+                "INSERT INTO highest (id, epoch, counter, digest, seal) VALUES (1, ?1, ?2, ?3, ?4)
+                 ON CONFLICT (id) DO UPDATE SET
+                     epoch = excluded.epoch, counter = excluded.counter, digest = excluded.digest, seal = excluded.seal",
+                (
+                    generation.epoch,
+                    as_i64(generation.counter),
+                    digest.to_string(),
+                    seal(generation, digest),
+                ),
+            )?;
+            trim(transaction, history)?;
+            outbox.push(transaction, &self.options, events)
+        })
+        .map_err(|error| self.sqlite(&error))?;
+        inner.outbox = outbox;
+        self.mark_floor(inner, |floor| floor.highest = Some((generation, digest)));
+        Ok(())
+    }
+
+    /// What a restart goes on from.
+    pub fn recover(&self) -> Result<Recovered, StoreError> {
+        self.read(|connection| {
+            let newest = stored(connection, "1")?;
+            let applied = stored(connection, "applied_at IS NOT NULL")?.filter(|applied| {
+                Some(applied.generation) != newest.as_ref().map(|newest| newest.generation)
+            });
+            let proven = connection
+                .query_row(
+                    "SELECT epoch, counter FROM desired WHERE proven_at IS NOT NULL
+                     ORDER BY epoch DESC, counter DESC LIMIT 1",
+                    [],
+                    |row| generation(row, 0),
+                )
+                .optional()?;
+            Ok(Recovered {
+                newest,
+                applied,
+                proven,
+            })
+        })
+    }
+
+    /// The newest accepted document.
+    pub fn newest(&self) -> Result<Option<StoredDocument>, StoreError> {
+        self.read(|connection| stored(connection, "1"))
+    }
+
+    /// A document by its digest, as long as its envelope is kept.
+    pub fn document(&self, digest: Digest) -> Result<Option<StoredDocument>, StoreError> {
+        self.read(|connection| {
+            connection
+                .query_row(
+                    "SELECT epoch, counter, digest, accepted_at, step, envelope FROM desired
+                     WHERE digest = ?1 AND envelope IS NOT NULL ORDER BY epoch DESC, counter DESC LIMIT 1",
+                    [digest.to_string()],
+                    to_stored,
+                )
+                .optional()
+        })
+    }
+
+    /// Drops the bytes of a stored document that did not pass admission again, so that the hub's copy of it is accepted once more.
+    pub fn discard(&self, digest: Digest) -> Result<(), StoreError> {
+        self.write(|transaction| {
+            transaction.execute(
+                "UPDATE desired SET envelope = NULL WHERE digest = ?1",
+                [digest.to_string()],
+            )?;
+            Ok(())
+        })
+    }
+
+    /// Writes down that a document was seen ready, with the events that tell of it.
+    pub fn mark_proven(&self, digest: Digest, events: &[Event], now: Timestamp) -> Result<(), StoreError> {
+        self.transact_with_events(events, |transaction, _| {
+            transaction.execute(
+                "UPDATE desired SET step = ?2, proven_at = ?3 WHERE digest = ?1",
+                (digest.to_string(), to_text(&JournalStep::Proven), now.to_string()),
+            )?;
+            release_envelopes(transaction)
+        })
+    }
+
+    /// Writes down that a document failed for good and remembers its digest. `applying` says whether writes had begun.
+    pub fn mark_failed(
+        &self,
+        digest: Digest,
+        problem: &Problem,
+        applying: bool,
+        events: &[Event],
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        self.transact_with_events(events, |transaction, _| {
+            let step = JournalStep::Failed {
+                problem: problem.clone(),
+                applying,
+            };
+            let digest = digest.to_string();
+            transaction.execute(
+                "UPDATE desired SET step = ?2, failed_at = ?3 WHERE digest = ?1",
+                (&digest, to_text(&step), now.to_string()),
+            )?;
+            transaction.execute(
+                "INSERT INTO failed (digest, at, problem) VALUES (?1, ?2, ?3)
+                 ON CONFLICT (digest) DO UPDATE SET at = excluded.at, problem = excluded.problem",
+                (&digest, now.to_string(), to_text(problem)),
+            )?;
+            transaction.execute(
+                "DELETE FROM failed WHERE digest NOT IN (SELECT digest FROM failed ORDER BY at DESC LIMIT ?1)",
+                [REMEMBERED_FAILURES],
+            )?;
+            Ok(())
+        })
+    }
+
+    /// Why the document with this digest failed for good, if it did.
+    pub fn failure(&self, digest: Digest) -> Result<Option<Problem>, StoreError> {
+        self.read(|connection| {
+            connection
+                .query_row(
+                    "SELECT problem FROM failed WHERE digest = ?1",
+                    [digest.to_string()],
+                    |row| json(row, 0),
+                )
+                .optional()
+        })
+    }
+
+    /// Documents of the past, the newest first, at most `limit`.
+    pub fn history(&self, limit: usize) -> Result<Vec<HistoryEntry>, StoreError> {
+        self.read(|connection| {
+            connection
+                .prepare(
+                    "SELECT epoch, counter, digest, accepted_at, applied_at, proven_at, failed_at, step
+                     FROM desired ORDER BY epoch DESC, counter DESC LIMIT ?1",
+                )?
+                .query_map([as_i64(limit as u64)], |row| {
+                    Ok(HistoryEntry {
+                        generation: generation(row, 0)?,
+                        digest: parsed(row, 2)?,
+                        accepted_at: parsed(row, 3)?,
+                        applied_at: parsed_option(row, 4)?,
+                        proven_at: parsed_option(row, 5)?,
+                        failed_at: parsed_option(row, 6)?,
+                        step: json(row, 7)?,
+                    })
+                })?
+                .collect()
+        })
+    }
+
+    /// Runs one transaction that also queues events, and brings the floor file up to date after it.
+    pub(crate) fn transact_with_events<T>(
+        &self,
+        events: &[Event],
+        write: impl FnOnce(&Transaction<'_>, &mut crate::outbox::Outbox) -> rusqlite::Result<T>,
+    ) -> Result<T, StoreError> {
+        queue(self, events, write)
+    }
+}
+
+/// The digest by which a damaged row of `highest` is noticed.
+fn seal(generation: Generation, digest: Digest) -> String {
+    Digest::of(format!("{generation} {digest}").as_bytes()).to_string()
+}
+
+/// The highest accepted generation of the database.
+pub(crate) fn read_highest(
+    connection: &Connection,
+    path: &Path,
+) -> Result<Option<(Generation, Digest)>, StoreError> {
+    let row = connection
+        .query_row("SELECT epoch, counter, digest, seal FROM highest", [], |row| {
+            Ok((
+                generation(row, 0)?,
+                parsed::<Digest>(row, 2)?,
+                row.get::<_, String>(3)?,
+            ))
+        })
+        .optional()
+        .map_err(|error| StoreError::from_sqlite(path, &error))?;
+    match row {
+        None => Ok(None),
+        Some((generation, digest, sealed)) if sealed == seal(generation, digest) => {
+            Ok(Some((generation, digest)))
+        }
+        Some((generation, ..)) => Err(StoreError::Corrupt {
+            path: path.to_owned(),
+            detail: format!("the highest generation {generation} does not fit its seal"),
+        }),
+    }
+}
+
+/// The newest row with an envelope that meets a condition (text of this file only).
+fn stored(connection: &Connection, condition: &str) -> rusqlite::Result<Option<StoredDocument>> {
+    connection
+        .query_row(
+            &format!(
+                "SELECT epoch, counter, digest, accepted_at, step, envelope FROM desired
+                 WHERE envelope IS NOT NULL AND {condition} ORDER BY epoch DESC, counter DESC LIMIT 1"
+            ),
+            [],
+            to_stored,
+        )
+        .optional()
+}
+
+fn to_stored(row: &Row<'_>) -> rusqlite::Result<StoredDocument> {
+    Ok(StoredDocument {
+        generation: generation(row, 0)?,
+        digest: parsed(row, 2)?,
+        accepted_at: parsed(row, 3)?,
+        step: json(row, 4)?,
+        envelope: row.get(5)?,
+    })
+}
+
+/// Deletes history beyond its bound, but never the newest document applied or proven.
+fn trim(transaction: &Transaction<'_>, history: i64) -> rusqlite::Result<()> {
+    release_envelopes(transaction)?;
+    transaction.execute(
+        "DELETE FROM desired WHERE envelope IS NULL AND (epoch, counter) NOT IN
+             (SELECT epoch, counter FROM desired ORDER BY epoch DESC, counter DESC LIMIT ?1)",
+        [history],
+    )?;
+    Ok(())
+}
+
+/// Drops the bytes of all documents but the newest, the newest applied and the newest proven.
+fn release_envelopes(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
+    transaction.execute(
+        "UPDATE desired SET envelope = NULL WHERE envelope IS NOT NULL
+             AND (epoch, counter) NOT IN
+                 (SELECT epoch, counter FROM desired ORDER BY epoch DESC, counter DESC LIMIT 1)
+             AND (epoch, counter) NOT IN
+                 (SELECT epoch, counter FROM desired WHERE applied_at IS NOT NULL
+                  ORDER BY epoch DESC, counter DESC LIMIT 1)
+             AND (epoch, counter) NOT IN
+                 (SELECT epoch, counter FROM desired WHERE proven_at IS NOT NULL
+                  ORDER BY epoch DESC, counter DESC LIMIT 1)",
+        [],
+    )?;
+    Ok(())
+}
+
+pub(crate) fn to_text<T: Serialize>(value: &T) -> String {
+    // Enums and structs of strings always serialise.
+    serde_json::to_string(value).unwrap_or_default()
+}
+
+/// A number that is never below zero; SQLite has only signed ones.
+pub(crate) fn unsigned(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
+    let number: i64 = row.get(column)?;
+    u64::try_from(number).map_err(|_| rusqlite::Error::IntegralValueOutOfRange(column, number))
+}
+
+fn bad_column<E: std::error::Error + Send + Sync + 'static>(column: usize, error: E) -> rusqlite::Error {
+    rusqlite::Error::FromSqlConversionFailure(column, Type::Text, Box::new(error))
+}
+
+fn generation(row: &Row<'_>, column: usize) -> rusqlite::Result<Generation> {
+    Ok(Generation {
+        epoch: row.get(column)?,
+        counter: unsigned(row, column + 1)?,
+    })
+}
+
+pub(crate) fn parsed<T>(row: &Row<'_>, column: usize) -> rusqlite::Result<T>
+where
+    T: std::str::FromStr,
+    T::Err: std::error::Error + Send + Sync + 'static,
+{
+    row.get_ref(column)?
+        .as_str()?
+        .parse()
+        .map_err(|error| bad_column(column, error))
+}
+
+pub(crate) fn parsed_option<T>(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<T>>
+where
+    T: std::str::FromStr,
+    T::Err: std::error::Error + Send + Sync + 'static,
+{
+    match row.get_ref(column)?.as_str_or_null()? {
+        None => Ok(None),
+        Some(text) => text.parse().map(Some).map_err(|error| bad_column(column, error)),
+    }
+}
+
+fn json<T: for<'de> Deserialize<'de>>(row: &Row<'_>, column: usize) -> rusqlite::Result<T> {
+    serde_json::from_str(row.get_ref(column)?.as_str()?).map_err(|error| bad_column(column, error))
+}

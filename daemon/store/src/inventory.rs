@@ -1,0 +1,147 @@
+//! The inventory: what Holdfast applied, or may have applied.
+//!
+//! In: intents before the first write, results after. Out: what pruning starts from. Guarantees: an object that was ever written is in
+//! the inventory until it was deleted, whenever the power goes.
+
+use crate::{
+    StoreError,
+    desired::{parsed_option, to_text},
+    store::Store,
+};
+use holdfast_core::{object::ObjectKey, plan::InventoryEntry, reconcile::JournalStep};
+use holdfast_protocol::{Digest, event::Event};
+use jiff::Timestamp;
+use rusqlite::Transaction;
+
+/// What one run of applying did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ApplyRecord {
+    /// Objects that were written.
+    pub written: Vec<InventoryEntry>,
+    /// Objects that are gone.
+    pub removed: Vec<ObjectKey>,
+    /// Whether all objects of the document are written and all that left are gone.
+    pub complete: bool,
+}
+
+impl Store {
+    /// Everything that was applied or may have been, ordered by identity.
+    pub fn inventory(&self) -> Result<Vec<InventoryEntry>, StoreError> {
+        self.read(|connection| {
+            connection
+                .prepare(
+                    "SELECT api_version, kind, namespace, name, app, digest, keep FROM inventory
+                     ORDER BY api_group, kind, namespace, name",
+                )?
+                .query_map([], |row| {
+                    let namespace: String = row.get(2)?;
+                    Ok(InventoryEntry {
+                        key: ObjectKey {
+                            api_version: row.get(0)?,
+                            kind: row.get(1)?,
+                            namespace: (!namespace.is_empty()).then_some(namespace),
+                            name: row.get(3)?,
+                        },
+                        app: row.get(4)?,
+                        digest: parsed_option(row, 5)?,
+                        keep: row.get(6)?,
+                    })
+                })?
+                .collect()
+        })
+    }
+
+    /// Writes down, before the first write of them, that these objects may exist from now on. Objects that are in the inventory
+    /// already stay as they are, and where all are, nothing is written at all.
+    pub fn begin_apply(&self, digest: Digest, new: &[InventoryEntry]) -> Result<(), StoreError> {
+        if new.is_empty() {
+            return Ok(());
+        }
+        self.transact_with_events(&[], |transaction, _| {
+            for entry in new {
+                insert(transaction, entry, "DO NOTHING")?;
+            }
+            transaction.execute(
+                "UPDATE desired SET step = ?2 WHERE digest = ?1 AND applied_at IS NULL",
+                (digest.to_string(), to_text(&JournalStep::Applying)),
+            )?;
+            Ok(())
+        })
+    }
+
+    /// Writes down what a run of applying did, with the events that tell of it. Where it did nothing and the document was
+    /// complete before, nothing is written.
+    pub fn record_apply(
+        &self,
+        digest: Digest,
+        record: &ApplyRecord,
+        events: &[Event],
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let is_news = record.complete && !self.is_applied(digest)?;
+        if record.written.is_empty() && record.removed.is_empty() && events.is_empty() && !is_news {
+            return Ok(());
+        }
+        self.transact_with_events(events, |transaction, _| {
+            for entry in &record.written {
+                insert(
+                    transaction,
+                    entry,
+                    "DO UPDATE SET api_version = excluded.api_version, app = excluded.app,
+                                   digest = excluded.digest, keep = excluded.keep",
+                )?;
+            }
+            for key in &record.removed {
+                transaction.execute(
+                    "DELETE FROM inventory WHERE api_group = ?1 AND kind = ?2 AND namespace = ?3 AND name = ?4",
+                    (
+                        key.group(),
+                        &key.kind,
+                        key.namespace.as_deref().unwrap_or_default(),
+                        &key.name,
+                    ),
+                )?;
+            }
+            if is_news {
+                transaction.execute(
+                    "UPDATE desired SET step = ?2, applied_at = ?3 WHERE digest = ?1",
+                    (digest.to_string(), to_text(&JournalStep::Applied), now.to_string()),
+                )?;
+            }
+            Ok(())
+        })
+    }
+
+    fn is_applied(&self, digest: Digest) -> Result<bool, StoreError> {
+        self.read(|connection| {
+            connection.query_row(
+                "SELECT EXISTS (SELECT 1 FROM desired WHERE digest = ?1 AND applied_at IS NOT NULL)",
+                [digest.to_string()],
+                |row| row.get(0),
+            )
+        })
+    }
+}
+
+/// Inserts an entry; `on_conflict` (text of this file only) says what happens where it is there already.
+fn insert(transaction: &Transaction<'_>, entry: &InventoryEntry, on_conflict: &str) -> rusqlite::Result<()> {
+    let key = &entry.key;
+    transaction.execute(
+        &format!(
+            "INSERT INTO inventory (api_group, kind, namespace, name, api_version, app, digest, keep)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
+             ON CONFLICT (api_group, kind, namespace, name) {on_conflict}"
+        ),
+        (
+            key.group(),
+            &key.kind,
+            key.namespace.as_deref().unwrap_or_default(),
+            &key.name,
+            &key.api_version,
+            &entry.app,
+            entry.digest.map(|digest| digest.to_string()),
+            entry.keep,
+        ),
+    )?;
+    Ok(())
+}
