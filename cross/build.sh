@@ -16,7 +16,7 @@ set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 readonly MAX_BYTES=10000000
-readonly OUT="${HOLDFAST_CROSS_OUT:-target/cross}"
+readonly OUT="${HOLDFAST_CROSS_OUT:-${CARGO_TARGET_DIR:-target}/cross}"
 
 say() { printf '%s\n' "$*" >&2; }
 die() { say "cross/build.sh: $*"; exit 1; }
