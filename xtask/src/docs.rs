@@ -45,7 +45,7 @@ const PAGES: &[Page] = &[
     },
 ];
 
-pub fn run(options: Options) -> Result<()> {
+pub fn run(options: &Options) -> Result<()> {
     shell::run(shell::cargo().args(["build", "--locked", "--workspace", "--bins"]))?;
     let mut stale = Vec::new();
     for page in PAGES {

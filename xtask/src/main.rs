@@ -53,7 +53,7 @@ fn main() -> Result<()> {
         Task::Test(options) => test::run(&options),
         Task::Prerequisites(options) => prerequisites::run(&options),
         Task::Cluster => cluster::build().map(drop),
-        Task::Docs(options) => docs::run(options),
+        Task::Docs(options) => docs::run(&options),
         Task::Cross(options) => cross::run(&options),
         Task::Check => check::run(),
         Task::Ci => shell::run(shell::command("bash").arg(".ci/run")),
