@@ -45,6 +45,8 @@ codes! {
     POD_UNSCHEDULABLE = "pod-unschedulable";
     /// A pod was evicted from the node, mostly for lack of disk or memory.
     POD_EVICTED = "pod-evicted";
+    /// A pod waits for something before its containers can start: a volume, its network.
+    POD_BLOCKED = "pod-blocked";
     /// A pod ended with an error.
     POD_FAILED = "pod-failed";
     /// A workload cannot make its pods: a quota, a policy or a webhook refuses them.
