@@ -1,14 +1,22 @@
 //! The central side of Holdfast: enrolment, releases, signing, status, web page.
+//!
+//! [`run::run`] is the composition root; [`hub::Hub`] is what its parts share.
 
+pub mod api;
 pub mod authority;
+mod blobs;
 pub mod broker;
 pub mod codes;
 pub mod config;
 pub mod database;
+mod enrolment;
 mod files;
 pub mod hub;
 mod ingest;
 pub mod limiter;
 pub mod metrics;
-pub mod publisher;
+mod publisher;
+mod releases;
+mod renewal;
+mod selector;
 pub mod web;

@@ -1,0 +1,141 @@
+//! Nodes as operators see them.
+
+use super::{
+    auth::{Admin, Viewer},
+    body::{Body, Parameters, Part},
+    error::{ApiError, Result},
+};
+use crate::{
+    database::{
+        audit::{self, Actor},
+        nodes, reports,
+    },
+    hub::Hub,
+    selector::{Selector, check_labels},
+};
+use axum::{Json, extract::State};
+use holdfast_protocol::{
+    NodeId, Problem,
+    event::Event,
+    operator::{NodeInfo, PatchLabels},
+};
+use http::StatusCode;
+use jiff::Timestamp;
+use serde::Deserialize;
+use std::sync::Arc;
+use utoipa::IntoParams;
+
+/// Most events that one answer holds.
+const MAX_EVENTS: u32 = 1_000;
+
+/// Which nodes are asked for.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct NodesQuery {
+    /// Label selector as kubectl writes it; all nodes where absent.
+    pub selector: Option<String>,
+}
+
+/// How many lines are asked for.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct EventsQuery {
+    /// The newest so many, 1 to 1,000; 100 where absent.
+    pub limit: Option<u32>,
+}
+
+/// All nodes by name.
+#[utoipa::path(get, path = "/api/v1/nodes", tag = "nodes", params(NodesQuery),
+    responses((status = 200, body = [NodeInfo]), (status = 400, description = "selector-invalid", body = Problem)))]
+pub async fn list(
+    State(hub): State<Arc<Hub>>,
+    _viewer: Viewer,
+    Parameters(query): Parameters<NodesQuery>,
+) -> Result<Json<Vec<NodeInfo>>> {
+    let selector: Selector = query.selector.unwrap_or_default().parse()?;
+    let mut nodes = nodes::list(hub.database.read()).await?;
+    nodes.retain(|node| selector.matches(&node.labels));
+    Ok(Json(nodes))
+}
+
+/// One node with its last report.
+#[utoipa::path(get, path = "/api/v1/nodes/{id}", tag = "nodes", params(("id" = String, Path)),
+    responses((status = 200, body = NodeInfo), (status = 404, description = "not-found", body = Problem)))]
+pub async fn get(State(hub): State<Arc<Hub>>, _viewer: Viewer, Part(id): Part<NodeId>) -> Result<Json<NodeInfo>> {
+    Ok(Json(find(&hub, &id).await?))
+}
+
+async fn find(hub: &Hub, id: &NodeId) -> Result<NodeInfo> {
+    nodes::get(hub.database.read(), id).await?.ok_or_else(|| unknown(id))
+}
+
+/// 404: no such node.
+pub fn unknown(id: &NodeId) -> ApiError {
+    ApiError::not_found("node", id, "`holdfastctl node list` lists them")
+}
+
+/// Removes a node: its certificates are revoked, its session ends, its document is withdrawn.
+#[utoipa::path(delete, path = "/api/v1/nodes/{id}", tag = "nodes", params(("id" = String, Path)),
+    responses((status = 204), (status = 404, description = "not-found", body = Problem)))]
+pub async fn delete(State(hub): State<Arc<Hub>>, Admin(who): Admin, Part(id): Part<NodeId>) -> Result<StatusCode> {
+    let mut tx = hub.database.write().await?;
+    if !nodes::delete(&mut tx, &id, Timestamp::now()).await? {
+        return Err(unknown(&id));
+    }
+    let actor = Actor::Operator(who.name);
+    audit::record(&mut tx, &actor, "node.delete", &format!("node/{id}"), "certificates revoked").await?;
+    tx.commit().await?;
+    hub.outbox.notify_one();
+    hub.deleted(&id);
+    hub.write_revoked().await.map_err(|error| ApiError::internal(&error))?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Changes labels of a node: a value sets, null removes.
+#[utoipa::path(patch, path = "/api/v1/nodes/{id}/labels", tag = "nodes", params(("id" = String, Path)),
+    request_body = PatchLabels,
+    responses((status = 200, body = NodeInfo), (status = "4XX", body = Problem)))]
+pub async fn patch_labels(
+    State(hub): State<Arc<Hub>>,
+    Admin(who): Admin,
+    Part(id): Part<NodeId>,
+    Body(patch): Body<PatchLabels>,
+) -> Result<Json<NodeInfo>> {
+    let mut tx = hub.database.write().await?;
+    let before = nodes::labels(&mut tx, &id).await?.ok_or_else(|| unknown(&id))?;
+    let mut labels = before.clone();
+    for (key, value) in patch.labels {
+        match value {
+            Some(value) => labels.insert(key, value),
+            None => labels.remove(&key),
+        };
+    }
+    check_labels(&labels)?;
+    if labels != before {
+        nodes::set_labels(&mut tx, &id, &labels).await?;
+        let shown: Vec<_> = labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        let actor = Actor::Operator(who.name);
+        audit::record(&mut tx, &actor, "node.label", &format!("node/{id}"), &shown.join(",")).await?;
+        tx.commit().await?;
+        hub.changed(&id);
+    } else {
+        drop(tx);
+    }
+    Ok(Json(find(&hub, &id).await?))
+}
+
+/// The newest events of a node, newest first.
+#[utoipa::path(get, path = "/api/v1/nodes/{id}/events", tag = "nodes", params(("id" = String, Path), EventsQuery),
+    responses((status = 200, body = [Event]), (status = 404, description = "not-found", body = Problem)))]
+pub async fn events(
+    State(hub): State<Arc<Hub>>,
+    _viewer: Viewer,
+    Part(id): Part<NodeId>,
+    Parameters(query): Parameters<EventsQuery>,
+) -> Result<Json<Vec<Event>>> {
+    find(&hub, &id).await?;
+    let limit = query.limit.unwrap_or(100).clamp(1, MAX_EVENTS);
+    Ok(Json(reports::events(hub.database.read(), &id, limit).await?))
+}

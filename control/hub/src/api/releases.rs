@@ -1,0 +1,208 @@
+//! Releases and their blobs, and who runs which.
+
+use super::{
+    auth::{Admin, Viewer},
+    body::{Body, Part, too_large},
+    error::{ApiError, Result},
+    nodes::unknown,
+};
+use crate::{
+    blobs::{BlobFiles, UploadError},
+    database::{
+        audit::{self, Actor},
+        blobs, nodes, releases as stored,
+    },
+    hub::Hub,
+    releases,
+    selector::Selector,
+};
+use axum::{
+    Json,
+    body::Body as HttpBody,
+    extract::State,
+};
+use futures::TryStreamExt as _;
+use holdfast_protocol::{
+    Digest, NodeId, Problem, codes,
+    document::BlobRef,
+    operator::{AssignRelease, Assigned, CreateRelease, ReleaseInfo},
+};
+use http::StatusCode;
+use jiff::Timestamp;
+use std::{collections::{BTreeMap, BTreeSet}, io, sync::Arc};
+
+/// All releases, newest first, without their content.
+#[utoipa::path(get, path = "/api/v1/releases", tag = "releases", responses((status = 200, body = [ReleaseInfo])))]
+pub async fn list(State(hub): State<Arc<Hub>>, _viewer: Viewer) -> Result<Json<Vec<ReleaseInfo>>> {
+    Ok(Json(stored::list(hub.database.read()).await?))
+}
+
+/// One release with its content.
+#[utoipa::path(get, path = "/api/v1/releases/{name}", tag = "releases", params(("name" = String, Path)),
+    responses((status = 200, body = ReleaseInfo), (status = 404, description = "not-found", body = Problem)))]
+pub async fn get(State(hub): State<Arc<Hub>>, _viewer: Viewer, Part(name): Part<NodeId>) -> Result<Json<ReleaseInfo>> {
+    Ok(Json(find(&hub, &name).await?))
+}
+
+async fn find(hub: &Hub, name: &NodeId) -> Result<ReleaseInfo> {
+    stored::get(hub.database.read(), name.as_str())
+        .await?
+        .ok_or_else(|| ApiError::not_found("release", name, "`holdfastctl release list` lists them"))
+}
+
+/// Makes a release. The same name with the same content again is fine; a name never gets other content.
+#[utoipa::path(post, path = "/api/v1/releases", tag = "releases", request_body = CreateRelease,
+    responses((status = 201, body = ReleaseInfo), (status = 200, description = "It was there already, the same", body = ReleaseInfo),
+        (status = 409, description = "conflict: other content under this name", body = Problem),
+        (status = 422, description = "release-invalid, with the place", body = Problem)))]
+pub async fn create(
+    State(hub): State<Arc<Hub>>,
+    Admin(who): Admin,
+    Body(request): Body<CreateRelease>,
+) -> Result<(StatusCode, Json<ReleaseInfo>)> {
+    let name: NodeId = request
+        .name
+        .parse()
+        .map_err(|error| ApiError::bad_request(format!("name: {error}"), "choose another name"))?;
+    releases::check(&hub, name.as_str(), &request.content).await?;
+    let info = ReleaseInfo {
+        name: request.name,
+        digest: stored::content_digest(&request.content)?,
+        created_at: Timestamp::now(),
+        created_by: who.name.clone(),
+        apps: request.content.apps.iter().map(|app| app.name.clone()).collect(),
+        nodes: 0,
+        content: None,
+    };
+    let mut tx = hub.database.write().await?;
+    if stored::insert(&mut tx, &info, &request.content).await? {
+        let actor = Actor::Operator(who.name);
+        let detail = info.digest.to_string();
+        audit::record(&mut tx, &actor, "release.create", &format!("release/{name}"), &detail).await?;
+        tx.commit().await?;
+        return Ok((StatusCode::CREATED, Json(info)));
+    }
+    drop(tx);
+    let there = find(&hub, &name).await?;
+    if there.digest != info.digest {
+        return Err(ApiError::conflict(
+            format!("release {name} exists with other content, and a release never changes"),
+            "choose another name, such as one with a version in it",
+        ));
+    }
+    Ok((StatusCode::OK, Json(ReleaseInfo { content: None, ..there })))
+}
+
+/// Gives a release to nodes at once: by name, by selector, or both.
+#[utoipa::path(post, path = "/api/v1/releases/{name}/assign", tag = "releases", params(("name" = String, Path)),
+    request_body = AssignRelease,
+    responses((status = 200, body = Assigned), (status = "4XX", body = Problem)))]
+pub async fn assign(
+    State(hub): State<Arc<Hub>>,
+    Admin(who): Admin,
+    Part(name): Part<NodeId>,
+    Body(request): Body<AssignRelease>,
+) -> Result<Json<Assigned>> {
+    let release = find(&hub, &name).await?;
+    let Some(content) = &release.content else {
+        return Err(ApiError::internal(&"a release has no content"));
+    };
+    let selector: Option<Selector> = request.selector.as_deref().map(str::parse).transpose()?;
+    if request.nodes.is_empty() && selector.is_none() {
+        return Err(ApiError::bad_request(
+            "neither nodes nor a selector are given",
+            "name nodes, or give a selector; the empty selector \"\" means all",
+        ));
+    }
+    let mut tx = hub.database.write().await?;
+    let known: BTreeMap<NodeId, _> = nodes::all_labels(&mut tx).await?.into_iter().collect();
+    let mut chosen: BTreeSet<&NodeId> = BTreeSet::new();
+    for node in &request.nodes {
+        let (node, _) = known.get_key_value(node).ok_or_else(|| unknown(node))?;
+        chosen.insert(node);
+    }
+    if let Some(selector) = &selector {
+        chosen.extend(known.iter().filter(|(_, labels)| selector.matches(labels)).map(|(node, _)| node));
+    }
+    let mut generations = BTreeMap::new();
+    for &node in &chosen {
+        let generation = releases::assign(&hub, &mut tx, node, &release, content).await?;
+        generations.insert(node.clone(), generation);
+    }
+    let shown: Vec<_> = generations
+        .iter()
+        .take(20)
+        .map(|(node, generation)| format!("{node}={generation}"))
+        .collect();
+    let detail = format!("to {} nodes: {}", generations.len(), shown.join(","));
+    let actor = Actor::Operator(who.name);
+    audit::record(&mut tx, &actor, "release.assign", &format!("release/{name}"), &detail).await?;
+    tx.commit().await?;
+    hub.outbox.notify_one();
+    for node in generations.keys() {
+        hub.changed(node);
+    }
+    Ok(Json(Assigned {
+        release: release.name,
+        generations,
+    }))
+}
+
+/// Uploads a blob; its content must have the digest that it is named by.
+#[utoipa::path(put, path = "/api/v1/blobs/{digest}", tag = "releases",
+    params(("digest" = String, Path, description = "sha256:…")),
+    request_body(content = Vec<u8>, content_type = "application/octet-stream"),
+    responses((status = 201, description = "BlobRef: digest and size", body = Object),
+        (status = 200, description = "It was there already", body = Object),
+        (status = "4XX", description = "blob-digest-mismatch, body-too-large", body = Problem)))]
+pub async fn put_blob(
+    State(hub): State<Arc<Hub>>,
+    Admin(who): Admin,
+    Part(digest): Part<Digest>,
+    body: HttpBody,
+) -> Result<(StatusCode, Json<BlobRef>)> {
+    if let Some(size) = blobs::size(hub.database.read(), &digest).await? {
+        return Ok((StatusCode::OK, Json(BlobRef { digest, size })));
+    }
+    let limit = hub.config.api.max_blob_bytes;
+    let size = BlobFiles::new(&hub.config.data_dir)
+        .store(&digest, limit, body.into_data_stream().map_err(|error| error.to_string()))
+        .await?;
+    let blob = BlobRef { digest, size };
+    let mut tx = hub.database.write().await?;
+    if blobs::insert(&mut tx, &blob, &who.name, Timestamp::now()).await? {
+        let actor = Actor::Operator(who.name);
+        audit::record(&mut tx, &actor, "blob.upload", &format!("blob/{digest}"), &format!("{size} bytes")).await?;
+    }
+    tx.commit().await?;
+    Ok((StatusCode::CREATED, Json(blob)))
+}
+
+impl From<UploadError> for ApiError {
+    fn from(error: UploadError) -> Self {
+        let message = error.to_string();
+        let problem = |status, code: &'static str, action: &'static str| {
+            Self::new(status, Problem::new(code, message.clone(), action))
+        };
+        match error {
+            UploadError::TooLarge { limit } => too_large(limit),
+            UploadError::Broken(_) => Self::bad_request(message, "send it again"),
+            UploadError::Digest { .. } => problem(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                codes::BLOB_DIGEST_MISMATCH,
+                "send the content that the path names",
+            ),
+            UploadError::Disk(error) if error.kind() == io::ErrorKind::StorageFull => problem(
+                StatusCode::INSUFFICIENT_STORAGE,
+                codes::DISK_FULL,
+                "free space on the disk of the hub's data directory",
+            ),
+            UploadError::Disk(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => problem(
+                StatusCode::SERVICE_UNAVAILABLE,
+                codes::DISK_READ_ONLY,
+                "check the mount of the hub's data directory",
+            ),
+            UploadError::Disk(error) => Self::internal(&error),
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! Blobs on disk: files named by the SHA-256 of their content, whole or not there.
+
+use crate::files;
+use bytes::Bytes;
+use futures::{Stream, StreamExt as _, stream};
+use holdfast_protocol::Digest;
+use ring::digest::{Context, SHA256};
+use std::{
+    io::{self, SeekFrom},
+    path::{Path, PathBuf},
+    pin::pin,
+    sync::atomic::{AtomicU64, Ordering},
+};
+use tokio::{
+    fs::File,
+    io::{AsyncReadExt as _, AsyncSeekExt as _, AsyncWriteExt as _},
+};
+
+/// Bytes read from the disk at once.
+const CHUNK: u64 = 64 * 1024;
+
+/// Where the blobs are.
+#[derive(Clone, Debug)]
+pub struct BlobFiles {
+    directory: PathBuf,
+}
+
+/// Why an upload was not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum UploadError {
+    /// The sender broke off.
+    #[error("the upload broke off: {0}")]
+    Broken(String),
+    /// More than the limit.
+    #[error("the blob has more than {limit} bytes")]
+    TooLarge {
+        /// The limit in bytes.
+        limit: u64,
+    },
+    /// Other content than the name says.
+    #[error("the content has the digest {found}")]
+    Digest {
+        /// What came.
+        found: Digest,
+    },
+    /// The disk failed.
+    #[error("the blob cannot be written: {0}")]
+    Disk(#[from] io::Error),
+}
+
+impl BlobFiles {
+    /// The blobs below a data directory.
+    pub fn new(data_dir: &Path) -> Self {
+        Self {
+            directory: data_dir.join("blobs").join("sha256"),
+        }
+    }
+
+    fn path(&self, digest: &Digest) -> PathBuf {
+        self.directory.join(digest.hex())
+    }
+
+    /// Makes the directory, and removes what broken uploads left.
+    pub fn prepare(&self) -> io::Result<()> {
+        files::private_directory(&self.directory)?;
+        for entry in std::fs::read_dir(&self.directory)? {
+            let path = entry?.path();
+            if path.extension().is_some_and(|extension| extension == "part") {
+                std::fs::remove_file(path)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads a blob whole.
+    pub async fn read(&self, digest: &Digest) -> io::Result<Vec<u8>> {
+        tokio::fs::read(self.path(digest)).await
+    }
+
+    /// Stores what comes, if it has the digest; gives its size in bytes.
+    pub async fn store<S, E>(&self, digest: &Digest, limit: u64, content: S) -> Result<u64, UploadError>
+    where
+        S: Stream<Item = Result<Bytes, E>>,
+        E: std::fmt::Display,
+    {
+        static NUMBER: AtomicU64 = AtomicU64::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let part = self.directory.join(format!("{}.{number}.part", digest.hex()));
+        let result = self.receive(digest, limit, content, &part).await;
+        if result.is_err() {
+            // The upload's own error matters more; what stays is removed on the next start.
+            let _ = tokio::fs::remove_file(&part).await;
+        }
+        result
+    }
+
+    async fn receive<S, E>(&self, digest: &Digest, limit: u64, content: S, part: &Path) -> Result<u64, UploadError>
+    where
+        S: Stream<Item = Result<Bytes, E>>,
+        E: std::fmt::Display,
+    {
+        let mut file = File::create_new(part).await?;
+        let mut hash = Context::new(&SHA256);
+        let mut size = 0;
+        let mut content = pin!(content);
+        while let Some(chunk) = content.next().await {
+            let chunk = chunk.map_err(|error| UploadError::Broken(error.to_string()))?;
+            size += chunk.len() as u64;
+            if size > limit {
+                return Err(UploadError::TooLarge { limit });
+            }
+            hash.update(&chunk);
+            file.write_all(&chunk).await?;
+        }
+        let mut bytes = [0; 32];
+        bytes.copy_from_slice(hash.finish().as_ref());
+        let found = Digest::from_bytes(bytes);
+        if found != *digest {
+            return Err(UploadError::Digest { found });
+        }
+        file.flush().await?;
+        file.sync_all().await?;
+        tokio::fs::rename(part, self.path(digest)).await?;
+        File::open(&self.directory).await?.sync_all().await?;
+        Ok(size)
+    }
+
+    /// Streams `length` bytes of a blob from `start` on.
+    pub async fn stream(
+        &self,
+        digest: &Digest,
+        start: u64,
+        length: u64,
+    ) -> io::Result<impl Stream<Item = io::Result<Bytes>> + Send + use<>> {
+        let mut file = File::open(self.path(digest)).await?;
+        file.seek(SeekFrom::Start(start)).await?;
+        Ok(stream::try_unfold((file, length), |(mut file, left)| async move {
+            if left == 0 {
+                return Ok(None);
+            }
+            let mut chunk = vec![0; left.min(CHUNK) as usize];
+            let read = file.read(&mut chunk).await?;
+            if read == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            chunk.truncate(read);
+            Ok(Some((Bytes::from(chunk), (file, left - read as u64))))
+        }))
+    }
+}
