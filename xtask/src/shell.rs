@@ -39,16 +39,20 @@ pub fn cargo() -> Command {
     command(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
 }
 
-/// `PATH`, then where root's programs and Go are usually found, then our own tools.
+/// A Go of our own (it is there only where the system's is too old), `PATH`, where root's programs and Go are usually found,
+/// our other tools.
 fn search_path() -> std::ffi::OsString {
     let given = env::var_os("PATH").unwrap_or_default();
     let tools = tools_directory();
     let more = ["/usr/sbin", "/usr/local/go/bin"]
         .map(PathBuf::from)
         .into_iter()
-        .chain(["bin", "venv/bin", "go/bin"].map(|directory| tools.join(directory)));
+        .chain(["bin", "venv/bin"].map(|directory| tools.join(directory)));
+    let directories = std::iter::once(tools.join("go/bin"))
+        .chain(env::split_paths(&given))
+        .chain(more);
     // A directory with a colon in its name cannot be in PATH at all.
-    env::join_paths(env::split_paths(&given).chain(more)).unwrap_or(given)
+    env::join_paths(directories).unwrap_or(given)
 }
 
 /// The program's path, if it can be found as [`command`] finds it.
