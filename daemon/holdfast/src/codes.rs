@@ -8,14 +8,6 @@ pub const SETTINGS_INVALID: &str = "settings-invalid";
 
 /// The kubeconfig cannot be read or used.
 pub const KUBECONFIG_UNUSABLE: &str = "kubeconfig-unusable";
-/// Kubernetes does not answer.
-pub const KUBERNETES_UNREACHABLE: &str = "kubernetes-unreachable";
-/// The API server answers that it cannot now.
-pub const KUBERNETES_BUSY: &str = "kubernetes-busy";
-/// The API server refused an object.
-pub const MANIFEST_REFUSED: &str = "manifest-refused";
-/// The API server does not know the kind of an object.
-pub const KIND_UNKNOWN: &str = "kind-unknown";
 /// A custom resource definition was not established in time.
 pub const CRD_NOT_ESTABLISHED: &str = "crd-not-established";
 /// The k3s program is not there or cannot be started.
@@ -28,10 +20,6 @@ pub const KUBERNETES_EXITED: &str = "kubernetes-exited";
 pub const KUBERNETES_FILE: &str = "kubernetes-file";
 /// Another version of k3s runs than the document demands.
 pub const KUBERNETES_WRONG_VERSION: &str = "kubernetes-wrong-version";
-/// Something else keeps changing an object that Holdfast keeps putting back.
-pub const DRIFT_FIGHT: &str = "drift-fight";
-/// An app was not ready within the document's deadline.
-pub const NOT_READY_IN_TIME: &str = "not-ready-in-time";
 /// The broker cannot be reached.
 pub const BROKER_UNREACHABLE: &str = "broker-unreachable";
 /// The broker refused the session.
@@ -66,3 +54,11 @@ pub const HUB_ANSWER_INVALID: &str = "hub-answer-invalid";
 pub const TOKEN_MISSING: &str = "token-missing";
 /// A token's source cannot be read.
 pub const TOKEN_UNREADABLE: &str = "token-unreadable";
+/// The socket of the local API cannot be made.
+pub const SOCKET_UNUSABLE: &str = "socket-unusable";
+/// The daemon has started, but the node does not run yet.
+pub const NODE_STARTING: &str = "node-starting";
+/// The metrics address cannot be listened on.
+pub const METRICS_ADDRESS_UNUSABLE: &str = "metrics-address-unusable";
+/// The command was given what it does not take.
+pub const USAGE: &str = "usage";

@@ -17,3 +17,8 @@ pub mod identity;
 pub mod settings;
 
 // The engine: what the daemon does once it is enrolled.
+pub mod apply;
+pub mod kubernetes;
+pub mod observe;
+pub mod pace;
+pub mod sync;

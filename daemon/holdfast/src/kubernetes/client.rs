@@ -1,8 +1,7 @@
 //! A small Kubernetes client: from a kubeconfig to a [`kube::Client`] that holds few connections and little memory.
 //!
 //! In: path of a kubeconfig. Out: a client. It guarantees: HTTP/1.1 only, no compression, at most two idle connections kept and
-//! those for seconds only, no TLS session cache, no retries of its own (the caller decides), and certificates judged
-//! by the node's trusted time instead of a possibly wrong clock.
+//! those for seconds only, and no retries of its own: the caller decides.
 
 use super::KubernetesError;
 use hyper_util::{
@@ -14,8 +13,7 @@ use kube::{
     client::{Body, ConfigExt},
     config::{KubeConfigOptions, Kubeconfig},
 };
-use rustls::{client::Resumption, time_provider::TimeProvider};
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{path::Path, time::Duration};
 use tower::{BoxError, ServiceBuilder};
 
 /// How long an unused connection is kept. Long enough for the requests of one document, short enough to cost nothing when idle.
@@ -26,7 +24,7 @@ const IDLE_CONNECTIONS: usize = 2;
 const READ_BUFFER: usize = 64 * 1024;
 
 /// Reads the kubeconfig and makes a client of it; opens no connection yet.
-pub async fn connect(kubeconfig: &Path, time: Arc<dyn TimeProvider>) -> Result<Client, KubernetesError> {
+pub async fn connect(kubeconfig: &Path) -> Result<Client, KubernetesError> {
     let unusable = |reason: String| KubernetesError::KubeconfigUnusable {
         path: kubeconfig.to_owned(),
         reason,
@@ -35,24 +33,17 @@ pub async fn connect(kubeconfig: &Path, time: Arc<dyn TimeProvider>) -> Result<C
     let config = Config::from_custom_kubeconfig(parsed, &KubeConfigOptions::default())
         .await
         .map_err(|error| unusable(error.to_string()))?;
-    build(config, time).map_err(|error| unusable(error.to_string()))
+    build(config).map_err(|error| unusable(error.to_string()))
 }
 
-fn build(config: Config, time: Arc<dyn TimeProvider>) -> Result<Client, kube::Error> {
-    let mut tls = config.rustls_client_config()?;
-    tls.resumption = Resumption::disabled();
-    tls.time_provider = time;
+fn build(config: Config) -> Result<Client, kube::Error> {
     let mut http = HttpConnector::new();
     http.enforce_http(false);
     http.set_nodelay(true);
     http.set_connect_timeout(Some(Duration::from_secs(10)));
     // A watch that is silent for minutes is normal; a dead peer is found by the kernel's probes.
     http.set_keepalive(Some(Duration::from_secs(120)));
-    let connector = hyper_rustls::HttpsConnectorBuilder::new()
-        .with_tls_config(tls)
-        .https_or_http()
-        .enable_http1()
-        .wrap_connector(http);
+    let connector = config.rustls_https_connector_with_connector(http)?;
     let transport = hyper_util::client::legacy::Client::builder(TokioExecutor::new())
         .pool_timer(TokioTimer::new())
         .pool_idle_timeout(IDLE_CONNECTION)

@@ -1,6 +1,11 @@
 //! What can go wrong with Kubernetes, told apart by what the node does about it.
 
 use crate::codes;
+use holdfast_core::{
+    codes as core_codes,
+    failure::{Failure, api_refusal, no_answer},
+    object::ObjectKey,
+};
 use holdfast_protocol::Problem;
 use std::{error::Error as _, path::PathBuf};
 
@@ -23,23 +28,17 @@ pub enum KubernetesError {
         /// What the connection says.
         reason: String,
     },
-    /// The API server is there but cannot now: too many requests, a timeout inside, still starting.
-    #[error("{what}: Kubernetes is not able to at the moment: {reason}")]
-    Busy {
+    /// The API server answers with an error.
+    #[error("{what}: the API server answers: {message}")]
+    Answered {
         /// What was asked.
         what: String,
-        /// What the API server says.
-        reason: String,
-    },
-    /// The API server says no; asking again does not help.
-    #[error("{what} is refused by the API server: {reason}")]
-    Refused {
-        /// What was asked.
-        what: String,
-        /// What the API server says.
-        reason: String,
         /// HTTP status, such as 422.
         status: u16,
+        /// Its reason in one word, such as `Invalid`.
+        reason: String,
+        /// Its reason in words.
+        message: String,
     },
     /// No such kind.
     #[error("the API server knows no {kind} in {api_version}")]
@@ -102,9 +101,33 @@ pub enum KubernetesError {
 }
 
 impl KubernetesError {
-    /// Whether the same request may succeed later without any change to it.
-    pub const fn is_transient(&self) -> bool {
-        matches!(self, Self::Unreachable { .. } | Self::Busy { .. })
+    /// Whether the API server did not even answer.
+    pub const fn is_unreachable(&self) -> bool {
+        matches!(self, Self::Unreachable { .. })
+    }
+
+    /// Whether the API server answered that the thing is not there.
+    pub const fn is_not_found(&self) -> bool {
+        matches!(self, Self::Answered { status: 404, .. })
+    }
+
+    /// What it means for the object that was asked about: tried again, or not.
+    pub fn failure(&self, key: &ObjectKey) -> Failure {
+        match self {
+            Self::Answered {
+                status,
+                reason,
+                message,
+                ..
+            } => api_refusal(key, *status, reason, message),
+            Self::Unreachable { reason, .. } => no_answer(key, reason),
+            // A definition may come with the next attempt, an API server with the next start.
+            _ => Failure {
+                key: Some(key.clone()),
+                problem: self.problem(),
+                retryable: true,
+            },
+        }
     }
 
     /// The form in which people see it.
@@ -115,16 +138,15 @@ impl KubernetesError {
                 "check kubernetes.kubeconfig in the configuration; k3s writes the file when it starts",
             ),
             Self::Unreachable { .. } => (
-                codes::KUBERNETES_UNREACHABLE,
+                core_codes::KUBERNETES_UNREACHABLE,
                 "nothing while Kubernetes starts; else see its log below the state directory",
             ),
-            Self::Busy { .. } => (codes::KUBERNETES_BUSY, "nothing: it is tried again"),
-            Self::Refused { .. } => (
-                codes::MANIFEST_REFUSED,
-                "correct the manifest and publish a new release",
+            Self::Answered { .. } => (
+                core_codes::APPLY_FAILED,
+                "nothing: it is tried again",
             ),
             Self::KindUnknown { .. } => (
-                codes::KIND_UNKNOWN,
+                core_codes::KIND_UNKNOWN,
                 "add the CustomResourceDefinition to the release, or correct apiVersion and kind",
             ),
             Self::NotEstablished { .. } => (
@@ -160,21 +182,16 @@ impl KubernetesError {
 pub(crate) fn from_kube(error: kube::Error, what: &str) -> KubernetesError {
     let what = what.to_owned();
     match error {
-        kube::Error::Api(status) => {
-            let reason = if status.message.is_empty() {
+        kube::Error::Api(status) => KubernetesError::Answered {
+            what,
+            status: status.code,
+            message: if status.message.is_empty() {
                 status.reason.clone()
             } else {
                 status.message.clone()
-            };
-            match status.code {
-                408 | 429 | 500..=599 => KubernetesError::Busy { what, reason },
-                code => KubernetesError::Refused {
-                    what,
-                    reason,
-                    status: code,
-                },
-            }
-        }
+            },
+            reason: status.reason,
+        },
         other => {
             // The client wraps the real reason several times; the innermost says it in plain words.
             let mut reason = other.to_string();

@@ -1,0 +1,17 @@
+//! The Kubernetes of the box: brought up, kept up, and reached.
+//!
+//! In: settings, the desired state's k3s section. Out: a [`runner::KubernetesState`] whose [`cluster::Cluster`] is how everything else
+//! reads and writes objects. It guarantees that nothing else in the node knows which Kubernetes it is.
+
+pub mod client;
+pub mod cluster;
+pub mod discovery;
+mod error;
+pub mod k3s_config;
+pub mod process;
+pub mod runner;
+pub mod supervisor;
+
+pub use cluster::Cluster;
+pub use error::KubernetesError;
+pub use runner::KubernetesState;

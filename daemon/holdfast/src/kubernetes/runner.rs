@@ -1,0 +1,196 @@
+//! Brings Kubernetes up and keeps it up, for as long as the daemon runs.
+//!
+//! In: the wanted configuration of k3s, and hints from those who use Kubernetes that it does not answer. Out: a
+//! [`KubernetesState`] that always says what is known now. It guarantees: starts are paced and never given up; the API is polled only
+//! until it is ready; from then on its loss is learnt from the end of the process or from a failed request.
+
+use super::{
+    KubernetesError, client,
+    cluster::Cluster,
+    k3s_config::K3sConfig,
+    process::bound_log,
+    supervisor::{Begun, Supervisor},
+};
+use crate::pace::Pace;
+use holdfast_protocol::{Problem, report::Health};
+use std::{path::PathBuf, sync::Arc, time::Duration};
+use tokio::{
+    sync::{Notify, watch},
+    time::{Instant, sleep, timeout},
+};
+
+/// A k3s that ran at least this long was healthy; its next end is a first one again.
+const HEALTHY_LIFE: Duration = Duration::from_mins(1);
+/// How often the size of k3s's log is looked at. A look reads one directory entry and writes nothing.
+const LOG_CHECK: Duration = Duration::from_mins(10);
+/// Longest wait for the answer of one readiness question.
+const READY_TIMEOUT: Duration = Duration::from_secs(5);
+/// First wait between readiness questions; it doubles up to the setting.
+const READY_POLL_MIN: Duration = Duration::from_millis(20);
+
+/// What is known of Kubernetes.
+#[derive(Clone, Debug, Default)]
+pub struct KubernetesState {
+    /// Ready is healthy, starting is progressing.
+    pub health: Health,
+    /// Its version, where it answered.
+    pub version: Option<String>,
+    /// Times that it was started by this process of Holdfast.
+    pub restarts: u32,
+    /// Why it is not ready.
+    pub cause: Option<Problem>,
+    /// How to reach it, while it is ready.
+    pub cluster: Option<Arc<Cluster>>,
+}
+
+/// What the runner needs of its surroundings.
+pub struct Runner {
+    /// Where k3s writes its access file.
+    pub kubeconfig: PathBuf,
+    /// k3s's log, to keep it bounded.
+    pub log: Option<PathBuf>,
+    /// Longest wait between readiness questions.
+    pub ready_poll: Duration,
+    /// Longest time of one request.
+    pub request_timeout: Duration,
+    /// Paces the starts.
+    pub pace: Pace,
+    /// The wanted configuration.
+    pub wanted: watch::Receiver<K3sConfig>,
+    /// Told by whoever sees that Kubernetes does not answer.
+    pub doubt: Arc<Notify>,
+    /// Where the state is told.
+    pub state: watch::Sender<KubernetesState>,
+}
+
+impl Runner {
+    /// Runs until it is dropped.
+    pub async fn run(mut self, mut supervisor: impl Supervisor) {
+        loop {
+            let config = self.wanted.borrow_and_update().clone();
+            match supervisor.ensure(&config).await {
+                Ok(Begun::Started) => self.state.send_modify(|state| state.restarts += 1),
+                Ok(Begun::Running) => {}
+                Err(error) => {
+                    self.not_ready(Health::Degraded, Some(&error));
+                    self.wait_before_retry().await;
+                    continue;
+                }
+            }
+            let begun = Instant::now();
+            let mut wanted = self.wanted.clone();
+            let ended = tokio::select! {
+                error = supervisor.ended() => Some(error),
+                // The sender is gone only when the daemon ends; then this task is dropped as well.
+                _ = wanted.changed() => None,
+                never = self.watch_readiness() => match never {},
+            };
+            if let Some(error) = ended {
+                tracing::warn!(%error, "k3s ended");
+                self.not_ready(Health::Degraded, Some(&error));
+                if begun.elapsed() >= HEALTHY_LIFE {
+                    self.pace.reset();
+                }
+                self.wait_before_retry().await;
+            }
+        }
+    }
+
+    async fn wait_before_retry(&mut self) {
+        let wait = self.pace.next_wait();
+        tokio::select! {
+            () = sleep(wait) => {}
+            _ = self.wanted.changed() => self.wanted.mark_changed(),
+        }
+    }
+
+    fn not_ready(&self, health: Health, error: Option<&KubernetesError>) {
+        self.state.send_modify(|state| {
+            state.health = health;
+            state.cluster = None;
+            // While it starts, the reason why it ended before is worth more than "does not answer yet".
+            if let Some(error) = error {
+                state.cause = Some(error.problem());
+            }
+        });
+    }
+
+    async fn watch_readiness(&self) -> std::convert::Infallible {
+        loop {
+            let (cluster, version) = self.until_ready().await;
+            self.state.send_modify(|state| {
+                state.health = Health::Healthy;
+                state.cause = None;
+                state.version = Some(version);
+                state.cluster = Some(cluster.clone());
+            });
+            loop {
+                if timeout(LOG_CHECK, self.doubt.notified()).await.is_err() {
+                    self.check_log();
+                    continue;
+                }
+                match timeout(READY_TIMEOUT, cluster.ready()).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => {
+                        self.not_ready(Health::Progressing, Some(&error));
+                        break;
+                    }
+                    Err(_) => {
+                        self.not_ready(Health::Progressing, Some(&no_answer()));
+                        break;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn until_ready(&self) -> (Arc<Cluster>, String) {
+        let mut wait = READY_POLL_MIN;
+        let begun = Instant::now();
+        loop {
+            let error = match timeout(READY_TIMEOUT, self.ask()).await {
+                Ok(Ok(found)) => return found,
+                Ok(Err(error)) => error,
+                Err(_) => no_answer(),
+            };
+            self.state.send_if_modified(|state| {
+                let changed = state.health != Health::Progressing;
+                state.health = Health::Progressing;
+                // A reason from before the start stays until a start takes longer than any should.
+                if state.cause.is_none() || begun.elapsed() > HEALTHY_LIFE {
+                    let cause = Some(error.problem());
+                    let other = state.cause != cause;
+                    state.cause = cause;
+                    return changed || other;
+                }
+                changed
+            });
+            sleep(wait).await;
+            wait = (wait * 2).min(self.ready_poll);
+        }
+    }
+
+    async fn ask(&self) -> Result<(Arc<Cluster>, String), KubernetesError> {
+        // k3s writes this file anew when it makes new certificates, so it is read for every question.
+        let client = client::connect(&self.kubeconfig).await?;
+        let cluster = Cluster::new(client, self.request_timeout, self.doubt.clone());
+        cluster.ready().await?;
+        let version = cluster.version().await?;
+        Ok((Arc::new(cluster), version))
+    }
+
+    fn check_log(&self) {
+        if let Some(path) = &self.log
+            && let Err(error) = bound_log(path)
+        {
+            tracing::warn!(%error, path = %path.display(), "cannot keep the log of k3s bounded");
+        }
+    }
+}
+
+fn no_answer() -> KubernetesError {
+    KubernetesError::Unreachable {
+        what: "/readyz".into(),
+        reason: format!("no answer within {} s", READY_TIMEOUT.as_secs()),
+    }
+}

@@ -1,0 +1,328 @@
+//! The task that observes: it brings together watches, looks and the table.
+
+use super::{
+    look::look,
+    table::{Consequences, Table},
+    versions::Versions,
+    watches::{Seen, Watches},
+};
+use crate::kubernetes::{Cluster, KubernetesError};
+use futures::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
+use holdfast_core::{
+    object::ObjectKey,
+    readiness::{Readiness, Summary},
+    reconcile::{Event, Ticket},
+};
+use holdfast_protocol::report::AppStatus;
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+use tokio::{
+    sync::{mpsc, watch},
+    time::{Instant, sleep_until},
+};
+use tracing::Instrument as _;
+
+/// Looks at the same time.
+const LOOKS: usize = 4;
+/// First pause before an object that is not ready is looked at again without having changed: its pods say why it is not, and they are not
+/// watched.
+const SECOND_LOOK: Duration = Duration::from_secs(1);
+/// Longest such pause.
+const LAST_LOOK: Duration = Duration::from_secs(30);
+
+/// An object to observe.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// What names it.
+    pub key: ObjectKey,
+    /// App of the document that it belongs to.
+    pub app: String,
+}
+
+/// What to observe.
+#[derive(Debug)]
+pub struct Observation {
+    /// For the answers.
+    pub ticket: Ticket,
+    /// The objects.
+    pub targets: Vec<Target>,
+    /// Names of all apps, in the document's order.
+    pub apps: Vec<String>,
+    /// Where.
+    pub cluster: Arc<Cluster>,
+}
+
+#[derive(Debug)]
+enum Command {
+    Observe(Box<Observation>),
+    Stop(Ticket),
+}
+
+/// By which the observer is told what to do.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    commands: mpsc::UnboundedSender<Command>,
+}
+
+impl Handle {
+    /// Observes this in place of what was observed before.
+    pub fn observe(&self, observation: Observation) {
+        // The observer ends only with the daemon.
+        let _ = self.commands.send(Command::Observe(Box::new(observation)));
+    }
+
+    /// Stops the observation with this ticket, where it is the present one.
+    pub fn stop(&self, ticket: Ticket) {
+        let _ = self.commands.send(Command::Stop(ticket));
+    }
+}
+
+/// Where the observer tells what it sees.
+#[derive(Clone, Debug)]
+pub struct Output {
+    /// To the machine.
+    pub events: mpsc::UnboundedSender<Event>,
+    /// State of each app.
+    pub apps: watch::Sender<Vec<AppStatus>>,
+}
+
+/// Starts the observer; it runs until all handles are gone.
+pub fn spawn(versions: Arc<Versions>, output: Output) -> Handle {
+    let (commands, inbox) = mpsc::unbounded_channel();
+    let observer = Observer {
+        versions,
+        output,
+        inbox,
+        table: Table::default(),
+        watches: Watches::default(),
+        current: None,
+        told: None,
+        queue: VecDeque::new(),
+        busy: HashSet::new(),
+        again: HashSet::new(),
+        looks: FuturesUnordered::new(),
+        pauses: HashMap::new(),
+    };
+    tokio::spawn(observer.run().instrument(tracing::info_span!("observe")));
+    Handle { commands }
+}
+
+type Look = BoxFuture<'static, (ObjectKey, Result<Readiness, KubernetesError>)>;
+
+struct Observer {
+    versions: Arc<Versions>,
+    output: Output,
+    inbox: mpsc::UnboundedReceiver<Command>,
+    table: Table,
+    watches: Watches,
+    current: Option<(Ticket, Arc<Cluster>)>,
+    /// What the machine was told last.
+    told: Option<Summary>,
+    queue: VecDeque<ObjectKey>,
+    busy: HashSet<ObjectKey>,
+    /// Busy ones that changed again meanwhile.
+    again: HashSet<ObjectKey>,
+    looks: FuturesUnordered<Look>,
+    /// When to look again at what is not ready, and the pause after that.
+    pauses: HashMap<ObjectKey, (Instant, Duration)>,
+}
+
+impl Observer {
+    async fn run(mut self) {
+        loop {
+            let next_look = self.pauses.values().map(|(at, _)| *at).min();
+            let timer = async move {
+                match next_look {
+                    Some(at) => sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                command = self.inbox.recv() => match command {
+                    Some(Command::Observe(observation)) => self.begin(*observation).await,
+                    Some(Command::Stop(ticket)) => self.stop(ticket),
+                    None => return,
+                },
+                (kind, seen) = self.watches.next() => {
+                    if let Seen::Broken(error) = &seen {
+                        tracing::debug!(kind = kind.1, %error, "a watch broke; it begins again");
+                        self.doubt();
+                    }
+                    let consequences = self.table.see(&kind, seen, &self.versions);
+                    self.follow(consequences);
+                }
+                () = self.versions.ended() => {
+                    let ended = self.versions.take_ended();
+                    let consequences = self.table.written(&ended, &self.versions);
+                    self.follow(consequences);
+                }
+                Some((key, answer)) = self.looks.next() => self.looked(&key, answer),
+                () = timer => self.look_again(),
+            }
+            self.start_looks();
+        }
+    }
+
+    async fn begin(&mut self, observation: Observation) {
+        let Observation {
+            ticket,
+            targets,
+            apps,
+            cluster,
+        } = observation;
+        let mut table = Table::new(targets, apps);
+        match &self.current {
+            Some((_, former)) if Arc::ptr_eq(former, &cluster) => table.inherit(&mut self.table),
+            // Another Kubernetes, or the same one after a pause: its lists say anew what is there.
+            _ => self.watches.clear(),
+        }
+        self.table = table;
+        self.told = None;
+        self.queue.clear();
+        self.again.clear();
+        self.pauses.clear();
+        self.versions.retain(|key| self.table.contains(key));
+        self.current = Some((ticket, cluster.clone()));
+        for (kind, error) in self.watches.set(&cluster, &self.table.kinds()).await {
+            tracing::warn!(kind = kind.1, %error, "a kind cannot be watched now");
+            self.pause_kind(&kind);
+        }
+        // A look tells at once what a watch would tell only with the next change.
+        let all: Vec<_> = self.table.keys().cloned().collect();
+        self.queue.extend(all);
+        self.tell();
+    }
+
+    fn stop(&mut self, ticket: Ticket) {
+        if self.current.as_ref().is_some_and(|(current, _)| *current == ticket) {
+            self.current = None;
+            self.watches.clear();
+            self.queue.clear();
+            self.pauses.clear();
+        }
+    }
+
+    /// Objects of a kind that cannot be watched are looked at instead, and the watch is tried again with them.
+    fn pause_kind(&mut self, kind: &(String, String)) {
+        let pause = (Instant::now() + LAST_LOOK, LAST_LOOK);
+        for key in self.table.keys() {
+            if key.api_version == kind.0 && key.kind == kind.1 {
+                self.pauses.insert(key.clone(), pause);
+            }
+        }
+    }
+
+    fn follow(&mut self, consequences: Consequences) {
+        for key in consequences.look {
+            // A change starts the series of looks anew.
+            self.pauses.remove(&key);
+            self.want_look(key);
+        }
+        if !consequences.drifted.is_empty() && self.current.is_some() {
+            let keys = consequences.drifted;
+            let _ = self.output.events.send(Event::DriftDetected { keys });
+        }
+        self.tell();
+    }
+
+    fn want_look(&mut self, key: ObjectKey) {
+        if self.busy.contains(&key) {
+            self.again.insert(key);
+        } else if !self.queue.contains(&key) {
+            self.queue.push_back(key);
+        }
+    }
+
+    fn start_looks(&mut self) {
+        let Some((_, cluster)) = &self.current else {
+            return;
+        };
+        while self.looks.len() < LOOKS
+            && let Some(key) = self.queue.pop_front()
+        {
+            if super::look::is_ready_by_being_there(&key) {
+                continue;
+            }
+            self.busy.insert(key.clone());
+            let cluster = cluster.clone();
+            self.looks.push(Box::pin(async move {
+                let answer = look(&cluster, &key).await;
+                (key, answer)
+            }));
+        }
+    }
+
+    fn looked(&mut self, key: &ObjectKey, answer: Result<Readiness, KubernetesError>) {
+        self.busy.remove(key);
+        if !self.table.contains(key) || self.current.is_none() {
+            self.again.remove(key);
+            return;
+        }
+        match answer {
+            Ok(readiness) => {
+                if self.table.looked(key, readiness) {
+                    self.tell();
+                }
+            }
+            Err(error) => tracing::debug!(%error, "no look at an object"),
+        }
+        if self.again.remove(key) {
+            self.queue.push_back(key.clone());
+        } else if self.table.is_unready(key) {
+            let pause = self
+                .pauses
+                .get(key)
+                .map_or(SECOND_LOOK, |(_, pause)| (*pause * 2).min(LAST_LOOK));
+            self.pauses.insert(key.clone(), (Instant::now() + pause, pause));
+        } else {
+            self.pauses.remove(key);
+        }
+    }
+
+    fn look_again(&mut self) {
+        let now = Instant::now();
+        let due: Vec<_> = self
+            .pauses
+            .iter_mut()
+            .filter(|(_, (at, _))| *at <= now)
+            .map(|(key, (at, _))| {
+                // Set for good when the look has ended.
+                *at = now + LAST_LOOK;
+                key.clone()
+            })
+            .collect();
+        for key in due {
+            self.want_look(key);
+        }
+    }
+
+    fn tell(&mut self) {
+        let Some((ticket, _)) = &self.current else {
+            return;
+        };
+        let states = self.table.app_states();
+        self.output.apps.send_if_modified(|known| {
+            let other = *known != states;
+            *known = states;
+            other
+        });
+        let summary = self.table.summary();
+        if self.told.as_ref() != Some(&summary) {
+            self.told = Some(summary.clone());
+            let event = Event::ReadinessChanged {
+                ticket: *ticket,
+                summary,
+            };
+            let _ = self.output.events.send(event);
+        }
+    }
+
+    fn doubt(&self) {
+        if let Some((_, cluster)) = &self.current {
+            cluster.raise_doubt();
+        }
+    }
+}

@@ -1,0 +1,380 @@
+//! What is known of the observed objects, without any IO.
+//!
+//! In: what watches and looks say. Out: which objects drifted, which need a look, and the readiness of each app and of all.
+
+use super::{
+    look::is_ready_by_being_there,
+    observer::Target,
+    versions::Versions,
+    watches::{KindName, Seen},
+};
+use crate::kubernetes::cluster::ObjectVersion;
+use holdfast_core::{
+    object::ObjectKey,
+    readiness::{Readiness, Summary},
+};
+use holdfast_protocol::report::{AppStatus, Health};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use std::collections::{BTreeSet, HashMap, HashSet};
+
+/// One observed object.
+#[derive(Debug)]
+struct Entry {
+    key: ObjectKey,
+    app: usize,
+    /// What the watch said last.
+    seen: Option<ObjectVersion>,
+    /// Which object of this name is known to be gone; empty where that is not known.
+    gone: Option<String>,
+    /// Whether the list that is under way has named it.
+    listed: bool,
+    readiness: Option<Readiness>,
+}
+
+/// All observed objects.
+#[derive(Debug, Default)]
+pub(super) struct Table {
+    entries: Vec<Entry>,
+    places: HashMap<ObjectKey, usize>,
+    apps: Vec<String>,
+}
+
+/// What follows from something that was seen.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Consequences {
+    /// Objects that somebody else changed or deleted.
+    pub drifted: Vec<ObjectKey>,
+    /// Objects whose readiness may be another.
+    pub look: Vec<ObjectKey>,
+}
+
+impl Table {
+    pub(super) fn new(targets: Vec<Target>, apps: Vec<String>) -> Self {
+        let position: HashMap<_, _> = apps.iter().cloned().zip(0..).collect();
+        let mut table = Self {
+            apps,
+            ..Self::default()
+        };
+        for target in targets {
+            let Some(app) = position.get(&target.app) else {
+                continue;
+            };
+            table.places.insert(target.key.clone(), table.entries.len());
+            table.entries.push(Entry {
+                key: target.key,
+                app: *app,
+                seen: None,
+                gone: None,
+                listed: false,
+                readiness: None,
+            });
+        }
+        table
+    }
+
+    /// Takes over what the table before knew of the same objects.
+    pub(super) fn inherit(&mut self, former: &mut Self) {
+        for entry in &mut former.entries {
+            if let Some(place) = self.places.get(&entry.key) {
+                self.entries[*place].seen = entry.seen.take();
+            }
+        }
+    }
+
+    pub(super) fn kinds(&self) -> BTreeSet<KindName> {
+        self.entries
+            .iter()
+            .map(|entry| (entry.key.api_version.clone(), entry.key.kind.clone()))
+            .collect()
+    }
+
+    pub(super) fn keys(&self) -> impl Iterator<Item = &ObjectKey> {
+        self.entries.iter().map(|entry| &entry.key)
+    }
+
+    pub(super) fn contains(&self, key: &ObjectKey) -> bool {
+        self.places.contains_key(key)
+    }
+
+    fn get(&mut self, key: &ObjectKey) -> Option<&mut Entry> {
+        self.places.get(key).map(|place| &mut self.entries[*place])
+    }
+
+    /// Takes in what a watch says.
+    pub(super) fn see(&mut self, kind: &KindName, seen: Seen, versions: &Versions) -> Consequences {
+        match seen {
+            Seen::ListBegins => {
+                for entry in self.of_kind(kind) {
+                    entry.listed = false;
+                }
+                Consequences::default()
+            }
+            Seen::Listed(metadata) => self.changed(kind, &metadata, versions, true),
+            Seen::Changed(metadata) => self.changed(kind, &metadata, versions, false),
+            Seen::Gone(metadata) => {
+                let key = key_of(kind, &metadata);
+                let uid = metadata.uid.unwrap_or_default();
+                match self.get(&key) {
+                    Some(entry) => missing(entry, uid, versions),
+                    None => Consequences::default(),
+                }
+            }
+            Seen::ListEnds => {
+                let mut all = Consequences::default();
+                for entry in self.of_kind(kind).filter(|entry| !entry.listed) {
+                    let uid = entry.seen.take().map(|seen| seen.uid).unwrap_or_default();
+                    let one = missing(entry, uid, versions);
+                    all.drifted.extend(one.drifted);
+                    all.look.extend(one.look);
+                }
+                all
+            }
+            Seen::Broken(_) => Consequences::default(),
+        }
+    }
+
+    /// Judges objects again whose writes have ended: what was seen during a write was not judged.
+    pub(super) fn written(&mut self, ended: &HashSet<ObjectKey>, versions: &Versions) -> Consequences {
+        let mut all = Consequences::default();
+        for key in ended {
+            let Some(entry) = self.get(key) else {
+                continue;
+            };
+            all.look.extend(needs_look(entry));
+            if is_drifted(entry, versions) || is_gone(entry, versions) {
+                all.drifted.push(key.clone());
+            }
+        }
+        all
+    }
+
+    /// Takes in what a look said; answers whether that is another state than before.
+    pub(super) fn looked(&mut self, key: &ObjectKey, readiness: Readiness) -> bool {
+        self.get(key).is_some_and(|entry| {
+            let new = Some(readiness);
+            let other = entry.readiness != new;
+            entry.readiness = new;
+            other
+        })
+    }
+
+    /// Whether an object is known not to be ready, or not known at all.
+    pub(super) fn is_unready(&self, key: &ObjectKey) -> bool {
+        self.places.get(key).is_some_and(|place| {
+            self.entries[*place]
+                .readiness
+                .as_ref()
+                .is_none_or(|readiness| readiness.health != Health::Healthy)
+        })
+    }
+
+    /// Readiness of all objects together.
+    pub(super) fn summary(&self) -> Summary {
+        summarise(self.entries.iter())
+    }
+
+    /// State of each app, in the document's order.
+    pub(super) fn app_states(&self) -> Vec<AppStatus> {
+        self.apps
+            .iter()
+            .enumerate()
+            .map(|(place, name)| {
+                let summary = summarise(self.entries.iter().filter(|entry| entry.app == place));
+                AppStatus {
+                    name: name.clone(),
+                    health: summary.health,
+                    ready: summary.ready,
+                    objects: summary.objects,
+                    cause: summary.cause,
+                }
+            })
+            .collect()
+    }
+
+    fn changed(
+        &mut self,
+        kind: &KindName,
+        metadata: &ObjectMeta,
+        versions: &Versions,
+        listed: bool,
+    ) -> Consequences {
+        let key = key_of(kind, metadata);
+        let Some(entry) = self.get(&key) else {
+            return Consequences::default();
+        };
+        entry.listed |= listed;
+        let version = ObjectVersion::of(metadata);
+        if entry.seen.as_ref() == Some(&version) && entry.readiness.is_some() {
+            return Consequences::default();
+        }
+        entry.seen = Some(version);
+        entry.gone = None;
+        let mut consequences = Consequences::default();
+        if is_ready_by_being_there(&key) {
+            entry.readiness = Some(Readiness::healthy());
+        }
+        consequences.look.extend(needs_look(entry));
+        if is_drifted(entry, versions) {
+            consequences.drifted.push(key);
+        }
+        consequences
+    }
+
+    fn of_kind<'a>(&'a mut self, kind: &'a KindName) -> impl Iterator<Item = &'a mut Entry> {
+        self.entries
+            .iter_mut()
+            .filter(move |entry| entry.key.api_version == kind.0 && entry.key.kind == kind.1)
+    }
+}
+
+/// The object is not there, or no longer ours by its labels.
+fn missing(entry: &mut Entry, uid: String, versions: &Versions) -> Consequences {
+    entry.seen = None;
+    entry.gone = Some(uid);
+    if !is_gone(entry, versions) {
+        return Consequences::default();
+    }
+    entry.readiness = Some(Readiness::missing(&entry.key));
+    Consequences {
+        drifted: vec![entry.key.clone()],
+        look: Vec::new(),
+    }
+}
+
+/// Whether the object that our last write left is gone, and not only an earlier one of the same name.
+fn is_gone(entry: &Entry, versions: &Versions) -> bool {
+    match (&entry.gone, versions.settled(&entry.key)) {
+        (Some(uid), Some(known)) => uid.is_empty() || *uid == known.uid,
+        _ => false,
+    }
+}
+
+fn is_drifted(entry: &Entry, versions: &Versions) -> bool {
+    let (Some(seen), Some(known)) = (&entry.seen, versions.settled(&entry.key)) else {
+        return false;
+    };
+    // An older state than that of our last write says nothing.
+    seen.owned != known.owned && (seen.uid != known.uid || seen.is_after(&known))
+}
+
+fn needs_look(entry: &Entry) -> Option<ObjectKey> {
+    (!is_ready_by_being_there(&entry.key)).then(|| entry.key.clone())
+}
+
+fn key_of(kind: &KindName, metadata: &ObjectMeta) -> ObjectKey {
+    ObjectKey {
+        api_version: kind.0.clone(),
+        kind: kind.1.clone(),
+        namespace: metadata.namespace.clone(),
+        name: metadata.name.clone().unwrap_or_default(),
+    }
+}
+
+fn summarise<'a>(entries: impl Iterator<Item = &'a Entry>) -> Summary {
+    let unknown = Readiness {
+        health: Health::Progressing,
+        cause: None,
+    };
+    let all: Vec<_> = entries
+        .map(|entry| entry.readiness.as_ref().unwrap_or(&unknown))
+        .collect();
+    Summary::of(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn target(kind: &str, name: &str) -> Target {
+        Target {
+            key: ObjectKey {
+                api_version: "v1".into(),
+                kind: kind.into(),
+                namespace: Some("default".into()),
+                name: name.into(),
+            },
+            app: "hello".into(),
+        }
+    }
+
+    fn metadata(name: &str, resource_version: &str, fields: &str) -> Box<ObjectMeta> {
+        let value = serde_json::json!({
+            "name": name, "namespace": "default", "uid": "u", "resourceVersion": resource_version,
+            "managedFields": [{"manager": "holdfast", "operation": "Apply", "apiVersion": "v1", "fieldsV1": {fields: {}}}]
+        });
+        Box::new(serde_json::from_value(value).unwrap())
+    }
+
+    fn setup() -> (Table, Versions, KindName, ObjectKey) {
+        let target = target("ConfigMap", "greeting");
+        let key = target.key.clone();
+        let table = Table::new(vec![target], vec!["hello".into()]);
+        let versions = Versions::default();
+        versions
+            .begin(&key)
+            .done(ObjectVersion::of(&metadata("greeting", "10", "f:data")));
+        (table, versions, ("v1".into(), "ConfigMap".into()), key)
+    }
+
+    #[test]
+    fn the_echo_of_our_own_write_is_no_drift_and_a_taken_field_is() {
+        let (mut table, versions, kind, key) = setup();
+        let echo = table.see(&kind, Seen::Changed(metadata("greeting", "10", "f:data")), &versions);
+        assert!(echo.drifted.is_empty());
+        let neighbour = table.see(&kind, Seen::Changed(metadata("greeting", "11", "f:data")), &versions);
+        assert!(neighbour.drifted.is_empty());
+        let taken = table.see(&kind, Seen::Changed(metadata("greeting", "12", "f:less")), &versions);
+        assert_eq!(taken.drifted, [key]);
+    }
+
+    #[test]
+    fn a_state_from_before_our_write_is_no_drift() {
+        let (mut table, versions, kind, _) = setup();
+        let old = table.see(&kind, Seen::Changed(metadata("greeting", "9", "f:other")), &versions);
+        assert!(old.drifted.is_empty());
+    }
+
+    #[test]
+    fn what_is_seen_during_a_write_is_judged_after_it() {
+        let (mut table, versions, kind, key) = setup();
+        let writing = versions.begin(&key);
+        let during = table.see(&kind, Seen::Changed(metadata("greeting", "12", "f:new")), &versions);
+        assert!(during.drifted.is_empty());
+        writing.done(ObjectVersion::of(&metadata("greeting", "12", "f:new")));
+        assert!(table.written(&versions.take_ended(), &versions).drifted.is_empty());
+
+        let writing = versions.begin(&key);
+        table.see(&kind, Seen::Changed(metadata("greeting", "14", "f:hostile")), &versions);
+        writing.done(ObjectVersion::of(&metadata("greeting", "13", "f:new")));
+        assert_eq!(table.written(&versions.take_ended(), &versions).drifted, [key]);
+    }
+
+    #[test]
+    fn an_object_that_went_before_we_wrote_it_again_is_not_missing() {
+        let (mut table, versions, kind, key) = setup();
+        let writing = versions.begin(&key);
+        table.see(&kind, Seen::Gone(metadata("greeting", "12", "f:data")), &versions);
+        let mut again = ObjectVersion::of(&metadata("greeting", "13", "f:data"));
+        again.uid = "another".into();
+        writing.done(again);
+        assert!(table.written(&versions.take_ended(), &versions).drifted.is_empty());
+    }
+
+    #[test]
+    fn an_object_that_a_list_does_not_name_is_missing() {
+        let (mut table, versions, kind, key) = setup();
+        table.see(&kind, Seen::ListBegins, &versions);
+        let end = table.see(&kind, Seen::ListEnds, &versions);
+        assert_eq!(end.drifted, [key]);
+        assert_eq!(table.summary().ready, 0);
+        assert_ne!(table.summary().health, Health::Healthy);
+    }
+
+    #[test]
+    fn an_app_without_objects_is_healthy_and_an_unknown_object_is_on_its_way() {
+        let table = Table::new(vec![target("Pod", "web")], vec!["hello".into(), "empty".into()]);
+        let states = table.app_states();
+        assert_eq!((states[0].health, states[0].objects), (Health::Progressing, 1));
+        assert_eq!((states[1].health, states[1].objects), (Health::Healthy, 0));
+    }
+}

@@ -1,0 +1,112 @@
+//! What our own writes made of objects, so that a watch can tell their echo from somebody else's change.
+//!
+//! In: begin and end of each write. Out: for an object, the version after our last write. It guarantees that an echo which comes before
+//! the answer of its own write is not judged until the answer is here.
+
+use crate::kubernetes::cluster::ObjectVersion;
+use holdfast_core::object::ObjectKey;
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+use tokio::sync::Notify;
+
+/// Versions by object.
+#[derive(Debug, Default)]
+pub struct Versions {
+    inner: Mutex<Inner>,
+    /// Rings when writes have ended.
+    ended: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    known: HashMap<ObjectKey, ObjectVersion>,
+    writing: HashMap<ObjectKey, usize>,
+    /// Objects whose writes ended since they were last taken.
+    ended: HashSet<ObjectKey>,
+}
+
+/// A write that is under way; it counts as ended when this is dropped.
+#[derive(Debug)]
+pub struct Writing<'a> {
+    versions: &'a Versions,
+    key: ObjectKey,
+}
+
+impl Versions {
+    /// Marks an object as being written.
+    pub fn begin(&self, key: &ObjectKey) -> Writing<'_> {
+        *self.locked().writing.entry(key.clone()).or_default() += 1;
+        Writing {
+            versions: self,
+            key: key.clone(),
+        }
+    }
+
+    /// Takes note of what a write would lead to, without one.
+    pub fn expect(&self, key: &ObjectKey, version: ObjectVersion) {
+        self.locked().known.insert(key.clone(), version);
+    }
+
+    /// The version after our last write; none where there was no write since the start, or one is under way.
+    pub fn settled(&self, key: &ObjectKey) -> Option<ObjectVersion> {
+        let inner = self.locked();
+        if inner.writing.contains_key(key) {
+            return None;
+        }
+        inner.known.get(key).cloned()
+    }
+
+    /// Objects whose writes ended since the last call.
+    pub fn take_ended(&self) -> HashSet<ObjectKey> {
+        std::mem::take(&mut self.locked().ended)
+    }
+
+    /// Waits for the end of a write. Cancel safe.
+    pub async fn ended(&self) {
+        self.ended.notified().await;
+    }
+
+    /// Forgets all objects but these, and of what ended.
+    pub fn retain(&self, keep: impl Fn(&ObjectKey) -> bool) {
+        let mut inner = self.locked();
+        inner.known.retain(|key, _| keep(key));
+        inner.known.shrink_to_fit();
+        inner.ended.clear();
+    }
+
+    fn locked(&self) -> MutexGuard<'_, Inner> {
+        // Every change is one insert or remove; a panic between them leaves at worst an object that is judged once too often.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Writing<'_> {
+    /// The write succeeded, with this result.
+    pub fn done(self, version: ObjectVersion) {
+        let mut inner = self.versions.locked();
+        let newer = inner
+            .known
+            .get(&self.key)
+            .is_none_or(|known| known.uid != version.uid || !known.is_after(&version));
+        if newer {
+            inner.known.insert(self.key.clone(), version);
+        }
+    }
+}
+
+impl Drop for Writing<'_> {
+    fn drop(&mut self) {
+        let mut inner = self.versions.locked();
+        if let Some(count) = inner.writing.get_mut(&self.key) {
+            *count -= 1;
+            if *count == 0 {
+                inner.writing.remove(&self.key);
+                inner.ended.insert(self.key.clone());
+            }
+        }
+        drop(inner);
+        self.versions.ended.notify_one();
+    }
+}

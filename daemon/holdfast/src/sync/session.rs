@@ -1,0 +1,476 @@
+//! One MQTT session, from the broker's welcome to its end.
+//!
+//! In: packets of the broker, hints that there is something to send. Out: acknowledgements, events, status, presence. It guarantees
+//! that the order of events is kept, and that of what was sent, only what the broker acknowledged counts as delivered.
+//!
+//! Every session starts with empty hands: the library's own list of unacknowledged publishes is not carried over, since it is dropped
+//! when the broker lost the session; the outbox sends them all again, and the hub knows doubles by their sequence.
+
+use super::{
+    BrokerAddress,
+    link::{LinkState, Signals, presence, presence_topic},
+    mailbox::Mailbox,
+};
+use crate::{codes, pace::Pace};
+use futures::{StreamExt as _, stream};
+use holdfast_protocol::{
+    NodeId, Problem,
+    topic::{Down, Topic, Up},
+};
+use rumqttc::{
+    Outgoing,
+    v5::{
+        AsyncClient, ConnectionError, Event, EventLoop, Incoming,
+        mqttbytes::{
+            QoS,
+            v5::{
+                ConnectReturnCode, Disconnect, PubAck, PubAckReason, Publish, SubAck, SubscribeReasonCode,
+            },
+        },
+    },
+};
+use std::{
+    collections::{HashMap, VecDeque},
+    error::Error as _,
+    pin::pin,
+    time::Duration,
+};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep_until, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+/// Events on their way at one time.
+const WINDOW: usize = 16;
+/// The user property of MQTT by which the hub asks a node to stay away for some seconds.
+const RETRY_AFTER: &str = "retry-after";
+/// Shortest wait after a broker that says it has too much to do.
+const BUSY_WAIT: Duration = Duration::from_secs(10);
+/// The longest wait that a hub can ask for: longer would be a node that seems lost.
+const LONGEST_ASKED_WAIT: Duration = Duration::from_hours(1);
+/// How long the last words may take when the daemon ends.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// How a session ended.
+#[derive(Debug)]
+pub(super) enum Ending {
+    /// By the end of the daemon.
+    Shutdown,
+    /// By anything else.
+    Lost {
+        problem: Problem,
+        /// Whether the broker had welcomed the node.
+        was_connected: bool,
+        /// What the hub asked for.
+        wait_at_least: Duration,
+        /// Where the hub sends the node.
+        redirect: Option<BrokerAddress>,
+    },
+}
+
+impl Ending {
+    /// No session came about.
+    pub(super) const fn failed(problem: Problem) -> Self {
+        Self::Lost {
+            problem,
+            was_connected: false,
+            wait_at_least: Duration::ZERO,
+            redirect: None,
+        }
+    }
+}
+
+/// What a publish was for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sent {
+    Presence,
+    Status,
+    Event(u64),
+}
+
+pub(super) struct Session<'a, M> {
+    client: AsyncClient,
+    node: &'a NodeId,
+    mailbox: &'a mut M,
+    state: &'a watch::Sender<LinkState>,
+    connected: bool,
+    /// Handed to the library, in this order; it gives each a packet id in the same order.
+    handed_over: VecDeque<Sent>,
+    in_flight: HashMap<u16, Sent>,
+    /// The last event that was handed over.
+    last_row: u64,
+    status_due: bool,
+    /// A document that could not be stored yet; not acknowledged.
+    parked: Option<Publish>,
+    pace: Pace,
+    /// When to try again what failed: storing a document, or sending events that nobody received.
+    retry_at: Option<Instant>,
+    paused: bool,
+}
+
+type Failure = (ConnectionError, Option<Disconnect>);
+
+impl<'a, M: Mailbox> Session<'a, M> {
+    pub(super) fn new(
+        client: AsyncClient,
+        node: &'a NodeId,
+        mailbox: &'a mut M,
+        state: &'a watch::Sender<LinkState>,
+    ) -> Self {
+        Self {
+            client,
+            node,
+            mailbox,
+            state,
+            connected: false,
+            handed_over: VecDeque::new(),
+            in_flight: HashMap::new(),
+            last_row: 0,
+            status_due: true,
+            parked: None,
+            pace: Pace::new(Duration::from_secs(2), Duration::from_mins(5)),
+            retry_at: None,
+            paused: false,
+        }
+    }
+
+    pub(super) async fn run(
+        mut self,
+        events: EventLoop,
+        signals: &Signals,
+        shutdown: &CancellationToken,
+    ) -> Ending {
+        // The library's poll must not be dropped half way: it could lose a packet between counting and writing it. A stream keeps it.
+        let mut packets = pin!(stream::unfold(Some(events), |events| async {
+            let mut events = events?;
+            match events.poll().await {
+                Ok(event) => Some((Ok(event), Some(events))),
+                Err(error) => {
+                    let farewell = events.state.events.drain(..).find_map(|event| match event {
+                        Event::Incoming(Incoming::Disconnect(packet)) => Some(packet),
+                        _ => None,
+                    });
+                    Some((Err((error, farewell)), None))
+                }
+            }
+        }));
+        loop {
+            let retry_at = self.retry_at;
+            let retry = async move {
+                match retry_at {
+                    Some(at) => sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            let step = tokio::select! {
+                packet = packets.next() => match packet {
+                    Some(Ok(event)) => self.handle(event),
+                    Some(Err(failure)) => return self.lost(failure),
+                    None => return self.lost((ConnectionError::RequestsDone, None)),
+                },
+                () = signals.status.notified() => {
+                    self.status_due = true;
+                    self.pump()
+                }
+                () = signals.outbox.notified() => self.pump(),
+                () = retry => self.retry(),
+                () = shutdown.cancelled() => {
+                    self.say_farewell();
+                    let mut end = pin!(async { while let Some(Ok(_)) = packets.next().await {} });
+                    if timeout(FAREWELL, &mut end).await.is_err() {
+                        tracing::debug!("the broker did not close the session in time");
+                    }
+                    return Ending::Shutdown;
+                }
+            };
+            if let Err(problem) = step {
+                return Ending::Lost {
+                    problem,
+                    was_connected: self.connected,
+                    wait_at_least: BUSY_WAIT,
+                    redirect: None,
+                };
+            }
+        }
+    }
+
+    fn handle(&mut self, event: Event) -> Result<(), Problem> {
+        match event {
+            Event::Incoming(Incoming::ConnAck(welcome)) => self.begin(welcome.session_present),
+            Event::Incoming(Incoming::Publish(publish)) => {
+                self.receive(publish);
+                Ok(())
+            }
+            Event::Incoming(Incoming::SubAck(answer)) => self.check_subscription(&answer),
+            Event::Incoming(Incoming::PubAck(answer)) => self.acknowledged(&answer),
+            Event::Outgoing(Outgoing::Publish(id)) => {
+                if let Some(sent) = self.handed_over.pop_front() {
+                    self.in_flight.insert(id, sent);
+                }
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn begin(&mut self, session_present: bool) -> Result<(), Problem> {
+        tracing::info!(session_present, "connected");
+        self.connected = true;
+        self.state.send_modify(|state| {
+            state.connected = true;
+            state.cause = None;
+            state.attempts = 0;
+        });
+        // Subscribing also where the broker kept the session: the retained document is then delivered anew, and its digest says whether
+        // anything was missed. What is known already costs one packet and has no effect.
+        let desired = Topic::down(self.node, Down::Desired).to_string();
+        self.publish(Sent::Presence, presence_topic(self.node), presence(true), true)?;
+        self.client.try_subscribe(desired, QoS::AtLeastOnce).map_err(full)?;
+        self.pump()
+    }
+
+    fn receive(&mut self, publish: Publish) {
+        let desired = Topic::down(self.node, Down::Desired).to_string();
+        if publish.topic.as_ref() != desired.as_bytes() {
+            tracing::warn!(topic = %String::from_utf8_lossy(&publish.topic), "a message on a topic that was not subscribed to; passed over");
+            self.acknowledge(&publish);
+            return;
+        }
+        // A retained message with nothing in it is how MQTT clears a topic; it says nothing about the desired state.
+        if publish.payload.is_empty() {
+            self.acknowledge(&publish);
+            return;
+        }
+        match self.mailbox.desired(&publish.payload) {
+            Ok(()) => {
+                self.acknowledge(&publish);
+                self.parked = None;
+                self.pace.reset();
+            }
+            Err(problem) => {
+                tracing::error!(%problem, "a document cannot be stored; it is not acknowledged, and tried again");
+                // Only the newest is worth keeping; an older one stays unacknowledged and comes again with the next session.
+                self.parked = Some(publish);
+                self.retry_at = Some(Instant::now() + self.pace.next_wait());
+            }
+        }
+    }
+
+    fn acknowledge(&self, publish: &Publish) {
+        // A full queue is no loss: an unacknowledged document comes again and is then known.
+        if let Err(error) = self.client.try_ack(publish) {
+            tracing::warn!(%error, "cannot acknowledge a document now; it will come again");
+        }
+    }
+
+    fn retry(&mut self) -> Result<(), Problem> {
+        self.retry_at = None;
+        self.paused = false;
+        if let Some(publish) = self.parked.take() {
+            self.receive(publish);
+        }
+        self.pump()
+    }
+
+    fn acknowledged(&mut self, answer: &PubAck) -> Result<(), Problem> {
+        let Some(sent) = self.in_flight.remove(&answer.pkid) else {
+            return Ok(());
+        };
+        match (sent, answer.reason) {
+            (Sent::Event(id), PubAckReason::Success) => {
+                if let Err(problem) = self.mailbox.delivered(id) {
+                    // It stays in the outbox and is sent once more in a later session; the hub knows doubles.
+                    tracing::warn!(%problem, id, "a delivered event cannot be removed");
+                }
+            }
+            (Sent::Event(id), PubAckReason::NoMatchingSubscribers) => {
+                // The broker took it and had nobody to give it to: without the hub, it would be lost.
+                tracing::info!(id, "nobody listens to events at the broker; they are kept");
+                self.last_row = self.last_row.min(id.saturating_sub(1));
+                self.pause();
+            }
+            (Sent::Status, PubAckReason::NoMatchingSubscribers) => {
+                self.status_due = true;
+                self.pause();
+            }
+            (_, PubAckReason::Success | PubAckReason::NoMatchingSubscribers) => {}
+            (sent, reason) => {
+                return Err(Problem::new(
+                    codes::BROKER_REFUSED,
+                    format!("the broker refused a message ({sent:?}): {reason:?}"),
+                    "check the broker's access rules; see the deployment guide of the hub",
+                ));
+            }
+        }
+        self.pump()
+    }
+
+    fn pause(&mut self) {
+        self.paused = true;
+        if self.retry_at.is_none() {
+            self.retry_at = Some(Instant::now() + self.pace.next_wait_of_at_least(BUSY_WAIT));
+        }
+    }
+
+    fn check_subscription(&self, answer: &SubAck) -> Result<(), Problem> {
+        if answer
+            .return_codes
+            .iter()
+            .all(|code| matches!(code, SubscribeReasonCode::Success(_)))
+        {
+            return Ok(());
+        }
+        Err(Problem::new(
+            codes::BROKER_REFUSED,
+            format!(
+                "the broker refuses the subscription to {}'s desired state: {:?}",
+                self.node, answer.return_codes
+            ),
+            "check the broker's access rules; see the deployment guide of the hub",
+        ))
+    }
+
+    /// Sends what is due, as far as the window allows.
+    fn pump(&mut self) -> Result<(), Problem> {
+        if !self.connected || self.paused {
+            return Ok(());
+        }
+        if self.status_due
+            && !self.is_pending(|sent| sent == Sent::Status)
+            && let Some(report) = self.mailbox.status()
+        {
+            self.status_due = false;
+            let topic = Topic::up(self.node, Up::Status).to_string();
+            self.publish(Sent::Status, topic, report.to_vec(), false)?;
+        }
+        let pending = self.count_pending(|sent| matches!(sent, Sent::Event(_)));
+        let room = WINDOW.saturating_sub(pending);
+        if room == 0 {
+            return Ok(());
+        }
+        match self.mailbox.outbox(self.last_row, room) {
+            Ok(rows) => {
+                let topic = Topic::up(self.node, Up::Event).to_string();
+                for row in rows {
+                    if self.is_pending(|sent| sent == Sent::Event(row.id)) {
+                        continue;
+                    }
+                    self.publish(Sent::Event(row.id), topic.clone(), row.json.to_vec(), false)?;
+                    self.last_row = row.id;
+                }
+            }
+            Err(problem) => {
+                tracing::warn!(%problem, "the outbox cannot be read; tried again");
+                self.pause();
+            }
+        }
+        Ok(())
+    }
+
+    fn is_pending(&self, which: impl Fn(Sent) -> bool) -> bool {
+        self.count_pending(which) > 0
+    }
+
+    fn count_pending(&self, which: impl Fn(Sent) -> bool) -> usize {
+        let waiting = self.handed_over.iter().filter(|sent| which(**sent)).count();
+        waiting + self.in_flight.values().filter(|sent| which(**sent)).count()
+    }
+
+    fn publish(&mut self, sent: Sent, topic: String, payload: Vec<u8>, retain: bool) -> Result<(), Problem> {
+        self.client
+            .try_publish(topic, QoS::AtLeastOnce, retain, payload)
+            .map_err(full)?;
+        self.handed_over.push_back(sent);
+        Ok(())
+    }
+
+    fn say_farewell(&mut self) {
+        if !self.connected {
+            return;
+        }
+        // Ending on purpose cancels the last will, so the node says by itself that it is gone.
+        if let Err(problem) = self.publish(Sent::Presence, presence_topic(self.node), presence(false), true) {
+            tracing::debug!(%problem, "no room for the last words");
+        }
+        if let Err(error) = self.client.try_disconnect() {
+            tracing::debug!(%error, "no room to say goodbye");
+        }
+    }
+
+    fn lost(&self, (error, farewell): Failure) -> Ending {
+        let properties = farewell.as_ref().and_then(|packet| packet.properties.as_ref());
+        let asked = properties.and_then(|properties| {
+            let (_, value) = properties.user_properties.iter().find(|(key, _)| key == RETRY_AFTER)?;
+            value.trim().parse().ok().map(Duration::from_secs)
+        });
+        let redirect = properties
+            .and_then(|properties| properties.server_reference.as_deref())
+            .and_then(|list| list.split_whitespace().find_map(BrokerAddress::from_authority));
+        Ending::Lost {
+            wait_at_least: asked.unwrap_or_else(|| wait_after(&error)).min(LONGEST_ASKED_WAIT),
+            problem: problem(&error, farewell.as_ref()),
+            was_connected: self.connected,
+            redirect,
+        }
+    }
+}
+
+fn full(error: impl std::fmt::Display) -> Problem {
+    Problem::new(
+        holdfast_protocol::codes::INTERNAL,
+        format!("the queue to the broker is full: {error}"),
+        "nothing: the node connects again",
+    )
+}
+
+/// The broker's welcome has no room for a wanted wait in this library, so its reasons stand for one.
+fn wait_after(error: &ConnectionError) -> Duration {
+    use ConnectReturnCode as Code;
+    match error {
+        ConnectionError::ConnectionRefused(
+            Code::ServerBusy
+            | Code::ServerUnavailable
+            | Code::ServiceUnavailable
+            | Code::QuotaExceeded
+            | Code::ConnectionRateExceeded,
+        ) => BUSY_WAIT,
+        _ => Duration::ZERO,
+    }
+}
+
+fn problem(error: &ConnectionError, farewell: Option<&Disconnect>) -> Problem {
+    if let Some(packet) = farewell {
+        let reason = packet
+            .properties
+            .as_ref()
+            .and_then(|properties| properties.reason_string.clone())
+            .unwrap_or_default();
+        return Problem::new(
+            codes::BROKER_REFUSED,
+            format!("the broker ended the session: {:?} {reason}", packet.reason_code),
+            "nothing where the hub restarts; else see the hub's audit log for this node",
+        );
+    }
+    if let ConnectionError::ConnectionRefused(code) = error {
+        return Problem::new(
+            codes::BROKER_REFUSED,
+            format!("the broker refuses the session: {code:?}"),
+            "see the hub's audit log for this node: its certificate may be revoked or the node deleted",
+        );
+    }
+    let mut reason = error.to_string();
+    let mut source = error.source();
+    while let Some(inner) = source {
+        let text = inner.to_string();
+        if !reason.contains(&text) {
+            reason = format!("{reason}: {text}");
+        }
+        source = inner.source();
+    }
+    Problem::new(
+        codes::BROKER_UNREACHABLE,
+        format!("no session with the broker: {reason}"),
+        "check the network between the box and the hub's MQTT port; what runs keeps running",
+    )
+}
