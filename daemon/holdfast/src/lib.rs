@@ -11,10 +11,14 @@
 //! certificate sends a new one, and the link takes it at its next connect.
 
 // The frame: how the process starts, who it is, and how a person talks to it.
+pub mod cli;
 pub mod codes;
+pub mod doctor;
 pub mod enrol;
 pub mod identity;
+pub mod local_api;
 pub mod settings;
+pub mod telemetry;
 
 // The engine: what the daemon does once it is enrolled.
 pub mod apply;

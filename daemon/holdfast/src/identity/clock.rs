@@ -3,7 +3,7 @@
 //! A box without a battery clock starts in 1970, or wherever it was switched off. Holdfast asks this floor for the time instead
 //! of the system: it is at least the floor plus the time since the floor was learnt. No decision about what runs depends on it.
 
-use super::{IdentityError, files::write_private};
+use super::{IdentityError, write_private};
 use jiff::{SignedDuration, Timestamp};
 use std::{
     fs, io,

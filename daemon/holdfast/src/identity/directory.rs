@@ -30,6 +30,22 @@ pub fn prepare(state_dir: &Path) -> Result<(), IdentityError> {
     Ok(())
 }
 
+/// Checks what there is of the state directory, its `identity/` and the key in it, without making anything.
+pub fn check_state_dir(state_dir: &Path) -> Result<(), IdentityError> {
+    let identity = state_dir.join("identity");
+    for (path, wanted) in [
+        (state_dir.to_owned(), 0o700),
+        (identity.clone(), 0o700),
+        (identity.join(super::key::FILE), 0o600),
+    ] {
+        match check(&path, wanted) {
+            Err(IdentityError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
+            other => other?,
+        }
+    }
+    Ok(())
+}
+
 /// Checks that nobody but the owner has any right on `path`, and that the owner is the user of this process.
 pub(crate) fn check(path: &Path, wanted: u32) -> Result<(), IdentityError> {
     let metadata = fs::metadata(path).map_err(IdentityError::io("read", path))?;

@@ -1,6 +1,6 @@
 //! The device key: ECDSA P-256, the curve that every broker accepts. Made once on the box; its private half never leaves it.
 
-use super::{IdentityError, directory, files::write_private};
+use super::{IdentityError, directory, write_private};
 use holdfast_protocol::{Digest, enrol::key_pin};
 use rcgen::{
     CertificateParams, DistinguishedName, DnType, KeyPair, PKCS_ECDSA_P256_SHA256, PublicKeyData as _,

@@ -13,15 +13,14 @@
 
 pub mod clock;
 mod directory;
-mod files;
 mod key;
 
-pub use directory::prepare as prepare_state_dir;
-pub use files::write_private;
+pub use directory::{check_state_dir, prepare as prepare_state_dir};
 pub use key::DeviceKey;
 
 use crate::codes;
 use holdfast_protocol::{NodeId, Problem, SchemaVersion, trust::TrustPolicy};
+use holdfast_store::{StoreError, fs as store_fs};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::{
@@ -43,6 +42,8 @@ pub struct Identity {
     pub trust: TrustPolicy,
     /// Whether the hub's HTTPS certificate may also come from public roots: its token had no pin.
     pub public_roots: bool,
+    /// Public name of the token that enrolled it; a file that still holds it is wiped.
+    pub enrolled_by: Option<String>,
     /// Certificate chain in PEM, the node's own first.
     pub certificate: String,
     /// CA certificates of the hub in PEM.
@@ -84,6 +85,9 @@ pub enum IdentityError {
         /// Why it failed.
         source: io::Error,
     },
+    /// Writing failed.
+    #[error(transparent)]
+    Write(#[from] StoreError),
     /// The content of a file is not what was written there.
     #[error("{} is damaged: {reason}", path.display())]
     Damaged {
@@ -123,20 +127,17 @@ impl From<&IdentityError> for Problem {
                 codes::STATE_OWNER_WRONG,
                 format!("run: chown -R {user} {}, or run holdfast as its owner", path.display()),
             ),
-            IdentityError::Io { path, source, .. } => match source.raw_os_error() {
-                Some(code) if code == nix::errno::Errno::ENOSPC as i32 => (
-                    holdfast_protocol::codes::DISK_FULL,
-                    "free space on the file system of the state directory".into(),
-                ),
-                Some(code) if code == nix::errno::Errno::EROFS as i32 => (
-                    holdfast_protocol::codes::DISK_READ_ONLY,
-                    "mount the file system of the state directory writable".into(),
-                ),
+            IdentityError::Io { path, source, .. } => match StoreError::from_io(path, source) {
+                known @ (StoreError::DiskFull { .. } | StoreError::ReadOnly { .. } | StoreError::Forbidden { .. }) => {
+                    let Self { code, action, .. } = known.problem();
+                    return Self::new(code, error.to_string(), action);
+                }
                 _ => (
                     codes::STATE_UNUSABLE,
                     format!("check permissions and file system of {}, or set state_dir", path.display()),
                 ),
             },
+            IdentityError::Write(error) => return error.problem(),
             IdentityError::Damaged { .. } => (
                 codes::IDENTITY_DAMAGED,
                 "restore the file from a backup, or move the identity directory away and enrol with a new token".into(),
@@ -145,6 +146,11 @@ impl From<&IdentityError> for Problem {
         };
         Self::new(code, error.to_string(), action)
     }
+}
+
+/// Replaces `path` with `content`, mode 0600. After a crash there is either the old or the new content, never a mixture.
+pub fn write_private(path: &Path, content: &[u8]) -> Result<(), IdentityError> {
+    Ok(store_fs::write_atomic(path, content, store_fs::PRIVATE_FILE)?)
 }
 
 /// `node.json`.
@@ -158,6 +164,8 @@ struct Record {
     trust: TrustPolicy,
     #[serde(default)]
     public_roots: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    enrolled_by: Option<String>,
     #[serde(flatten)]
     extra: Map<String, Value>,
 }
@@ -206,6 +214,7 @@ impl Identity {
             brokers: record.brokers,
             trust: record.trust,
             public_roots: record.public_roots,
+            enrolled_by: record.enrolled_by,
             certificate: read(CERTIFICATE)?,
             ca_certificates: read(CA_CERTIFICATES)?,
             key: Arc::new(key),
@@ -221,6 +230,7 @@ impl Identity {
             brokers: self.brokers.clone(),
             trust: self.trust.clone(),
             public_roots: self.public_roots,
+            enrolled_by: self.enrolled_by.clone(),
             extra: Map::new(),
         };
         let path = directory.join(RECORD);

@@ -1,0 +1,140 @@
+//! The command line: what a person at the box types.
+//!
+//! Every command takes `-o text|json`. Results go to standard output, errors to standard error with their code and what to do.
+
+pub mod docs;
+mod enrol;
+mod exit;
+mod query;
+mod render;
+
+pub use exit::{Exit, complain};
+
+use crate::settings::{Settings, Sources};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use holdfast_protocol::Problem;
+use std::path::PathBuf;
+
+/// Runs Kubernetes on a box that nobody can walk up to.
+///
+/// A box is enrolled once with a token. From then on it keeps its Kubernetes as its hub wants it, with or without a link.
+#[derive(Debug, Parser)]
+#[command(name = "holdfast", version, after_help = exit::HELP, disable_help_subcommand = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+    /// What all commands take.
+    #[command(flatten)]
+    pub common: Common,
+}
+
+/// Options of all commands.
+#[derive(Clone, Debug, Args)]
+pub struct Common {
+    /// Read exactly this file instead of /usr/lib, /run and /etc/holdfast/*.toml; may be given several times, later ones win.
+    #[arg(long = "config", value_name = "FILE", global = true)]
+    pub config: Vec<PathBuf>,
+    /// Socket of the daemon, over the one of the settings.
+    #[arg(long, value_name = "PATH", global = true)]
+    pub socket: Option<PathBuf>,
+    /// Form of the output.
+    #[arg(short, long, value_name = "FORM", value_enum, default_value_t, global = true)]
+    pub output: Output,
+}
+
+/// Form of the output.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For people.
+    #[default]
+    Text,
+    /// For programs: one JSON document.
+    Json,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the daemon: bring up Kubernetes, keep the desired state, talk to the hub.
+    Run,
+    /// Enrol this box with a token that works once.
+    ///
+    /// A running daemon is asked to do it, and goes on at once. Without one, the identity is written for its next start. Without any
+    /// token given, the file, systemd credential and kernel command line of the settings are looked at. A token file is wiped afterwards.
+    Enrol(EnrolArguments),
+    /// Show who this box is, how far it is, and the first cause of what is wrong.
+    Status,
+    /// Show what would change in Kubernetes; changes nothing, and needs no hub.
+    Plan,
+    /// Show the documents this box has had, newest first.
+    History,
+    /// Check everything that can be wrong, and say what to do. Needs neither daemon nor enrolment; changes nothing.
+    Doctor,
+    /// Show version, target and schema.
+    Version,
+    /// Print a generated page of the documentation.
+    #[command(hide = true)]
+    Docs {
+        /// Which page.
+        page: Page,
+    },
+}
+
+/// Where the token is.
+#[derive(Debug, Args)]
+pub struct EnrolArguments {
+    /// The token, or `-` to read it from standard input, where other users cannot see it.
+    #[arg(value_name = "TOKEN", conflicts_with = "token_file")]
+    pub token: Option<String>,
+    /// File that holds the token; wiped after success.
+    #[arg(long, value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+}
+
+/// Generated pages of the documentation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Page {
+    /// docs/configuration.md
+    Configuration,
+    /// docs/cli.md
+    Cli,
+    /// docs/metrics.md
+    Metrics,
+}
+
+impl Common {
+    /// Where the settings come from.
+    pub fn sources(&self) -> Sources {
+        if self.config.is_empty() {
+            Sources::default()
+        } else {
+            Sources::Files(self.config.clone())
+        }
+    }
+
+    /// The settings of this command: those of the files, and what the command line puts over them.
+    pub fn settings(&self) -> Result<Settings, Problem> {
+        let mut settings = self.sources().load().map_err(|error| Problem::from(&error))?;
+        if let Some(socket) = &self.socket {
+            settings.socket.clone_from(socket);
+        }
+        Ok(settings)
+    }
+}
+
+/// Carries out every command but `run`.
+pub async fn execute(command: Command, common: &Common) -> Exit {
+    let output = common.output;
+    let done = match command {
+        Command::Run => return Exit::Usage,
+        Command::Enrol(arguments) => enrol::run(arguments, common).await,
+        Command::Status => query::status(common).await,
+        Command::Plan => query::plan(common).await,
+        Command::History => query::history(common).await,
+        Command::Doctor => query::doctor(common).await,
+        Command::Version => query::version(output),
+        Command::Docs { page } => docs::print(page),
+    };
+    done.unwrap_or_else(|problem| complain(&problem, output))
+}

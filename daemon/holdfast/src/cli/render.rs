@@ -1,0 +1,230 @@
+//! How answers look to a person: the point first, causes beside what they are the cause of.
+
+use crate::{
+    doctor::{Examination, Outcome},
+    local_api::view::{LinkView, LocalStatus},
+};
+use holdfast_core::{
+    plan::{Plan, PlannedObject},
+    reconcile::JournalStep,
+};
+use holdfast_protocol::{
+    Problem,
+    report::{Health, Phase, StatusReport},
+};
+use holdfast_store::HistoryEntry;
+use jiff::Timestamp;
+use std::fmt::{self, Write as _};
+
+/// Text that grows line by line; writing to it cannot fail.
+#[derive(Default)]
+struct Text(String);
+
+impl Text {
+    fn line(&mut self, arguments: fmt::Arguments<'_>) {
+        let _ = self.0.write_fmt(arguments);
+        self.0.push('\n');
+    }
+
+    fn field(&mut self, name: &str, value: impl fmt::Display) {
+        self.line(format_args!("{name:<12} {value}"));
+    }
+
+    fn problem(&mut self, problem: &Problem) {
+        self.line(format_args!("{:<12} why: {} [{}]", "", problem.message, problem.code));
+        if !problem.action.is_empty() {
+            self.line(format_args!("{:<12} do:  {}", "", problem.action));
+        }
+    }
+}
+
+fn time(time: Timestamp) -> impl fmt::Display {
+    time.strftime("%Y-%m-%d %H:%M:%S UTC")
+}
+
+fn health(health: Health) -> &'static str {
+    match health {
+        Health::Healthy => "healthy",
+        Health::Progressing => "progressing",
+        Health::Degraded => "degraded",
+        Health::Unknown => "unknown",
+    }
+}
+
+fn phase(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Idle => "no document yet",
+        Phase::Fetching => "fetching",
+        Phase::WaitingForKubernetes => "waiting for Kubernetes",
+        Phase::Applying => "applying",
+        Phase::Verifying => "applied, waiting for readiness",
+        Phase::Committed => "applied and ready",
+        Phase::Failed => "failed",
+    }
+}
+
+pub(super) fn status(status: &LocalStatus) -> String {
+    let mut text = Text::default();
+    match &status.node {
+        Some(node) => text.field("node", node),
+        None => text.field("node", "not enrolled; run: holdfast enrol TOKEN"),
+    }
+    if let Some(problem) = &status.enrolment_problem {
+        text.problem(problem);
+    }
+    if let Some(report) = &status.report {
+        whole(&mut text, report);
+    }
+    if let Some(url) = &status.hub_url {
+        text.field("hub", url);
+    }
+    if let Some(view) = &status.link {
+        link(&mut text, view);
+    }
+    if let Some(until) = status.certificate_until {
+        text.field("certificate", format_args!("until {}", time(until)));
+    }
+    text.field("version", &status.version);
+    if let Some(report) = &status.report {
+        apps(&mut text, report);
+    }
+    text.0
+}
+
+fn whole(text: &mut Text, report: &StatusReport) {
+    text.field("health", health(report.health));
+    let generation = &report.generation;
+    let or_none = |value: Option<holdfast_protocol::Generation>| value.map_or_else(|| "none".into(), |value| value.to_string());
+    text.field(
+        "generation",
+        format_args!("wanted {}, proven {}", or_none(generation.accepted), or_none(generation.proven)),
+    );
+    text.field("phase", phase(generation.phase));
+    if let Some(cause) = &generation.cause {
+        text.problem(cause);
+    }
+    let kubernetes = &report.kubernetes;
+    let version = kubernetes.version.as_deref().unwrap_or("version unknown");
+    text.field(
+        "kubernetes",
+        format_args!("{}, {version}, started {} times", health(kubernetes.health), kubernetes.restarts),
+    );
+    if let Some(cause) = &kubernetes.cause {
+        text.problem(cause);
+    }
+    if !report.clock_trusted {
+        text.field("clock", "behind the hub's signed time; the hub's time is used");
+    }
+    for condition in &report.conditions {
+        text.field("condition", format_args!("since {}", time(condition.since)));
+        text.problem(&condition.problem);
+    }
+}
+
+fn link(text: &mut Text, link: &LinkView) {
+    let broker = link.broker.as_deref().unwrap_or("no broker yet");
+    match (link.enabled, link.connected) {
+        (false, _) => text.field("link", "off by the settings (sync.enabled = false)"),
+        (true, true) => text.field("link", format_args!("connected to {broker}")),
+        (true, false) => text.field(
+            "link",
+            format_args!("none ({broker}); what runs keeps running, {} events wait", link.waiting_events),
+        ),
+    }
+    if let Some(cause) = link.cause.as_ref().filter(|_| !link.connected) {
+        text.problem(cause);
+    }
+}
+
+fn apps(text: &mut Text, report: &StatusReport) {
+    if report.apps.is_empty() {
+        return;
+    }
+    text.line(format_args!(""));
+    let width = report.apps.iter().map(|app| app.name.len()).max().unwrap_or(0).max(3);
+    text.line(format_args!("{:<width$}  {:<11}  {:>9}  CAUSE", "APP", "HEALTH", "READY"));
+    for app in &report.apps {
+        let cause = app.cause.as_ref().map_or("", |cause| cause.message.as_str());
+        let ready = format!("{}/{}", app.ready, app.objects);
+        let line = format!("{:<width$}  {:<11}  {ready:>9}  {cause}", app.name, health(app.health));
+        text.line(format_args!("{}", line.trim_end()));
+    }
+}
+
+pub(super) fn plan(plan: &Plan) -> String {
+    let mut text = Text::default();
+    let mut changes = 0;
+    let mut unchanged = 0;
+    text.line(format_args!("to reach generation {}:", plan.generation));
+    let mut list = |text: &mut Text, sign: &str, objects: &[PlannedObject]| {
+        for object in objects {
+            changes += 1;
+            text.line(format_args!("  {sign} {} ({})", object.key, object.app));
+        }
+    };
+    for step in &plan.steps {
+        list(&mut text, "create", &step.create);
+        list(&mut text, "update", &step.update);
+        unchanged += step.unchanged.len();
+    }
+    list(&mut text, "delete", &plan.prune);
+    for kept in &plan.kept {
+        text.line(format_args!("  keep   {} ({}): {}", kept.object.key, kept.object.app, kept.reason));
+    }
+    match changes {
+        0 => text.line(format_args!("nothing would change; {unchanged} objects are as they should be")),
+        _ => text.line(format_args!("{changes} objects would change, {unchanged} are as they should be; nothing was changed")),
+    }
+    text.0
+}
+
+pub(super) fn history(entries: &[HistoryEntry]) -> String {
+    let mut text = Text::default();
+    if entries.is_empty() {
+        text.line(format_args!("no documents yet"));
+        return text.0;
+    }
+    text.line(format_args!("{:<12}  {:<24}  STATE", "GENERATION", "ACCEPTED"));
+    for entry in entries {
+        let at = |when: Option<Timestamp>| when.map(|when| format!(" {}", time(when))).unwrap_or_default();
+        let state = match &entry.step {
+            JournalStep::Accepted => "accepted".into(),
+            JournalStep::Applying => "applying".into(),
+            JournalStep::Applied => format!("applied{}", at(entry.applied_at)),
+            JournalStep::Proven => format!("proven{}", at(entry.proven_at)),
+            JournalStep::Failed { problem, .. } => {
+                format!("failed{}: {} [{}]", at(entry.failed_at), problem.message, problem.code)
+            }
+        };
+        text.line(format_args!(
+            "{:<12}  {:<24}  {state}",
+            entry.generation.to_string(),
+            time(entry.accepted_at).to_string(),
+        ));
+    }
+    text.0
+}
+
+pub(super) fn examination(examination: &Examination) -> String {
+    let mut text = Text::default();
+    for check in &examination.checks {
+        let outcome = match check.outcome {
+            Outcome::Ok => "ok",
+            Outcome::Warn => "warn",
+            Outcome::Fail => "FAIL",
+        };
+        text.line(format_args!("{outcome:<5} {:<19} {}", check.name, check.message.replace('\n', "\n                          ")));
+        if !check.action.is_empty() && check.outcome != Outcome::Ok {
+            text.line(format_args!("{:<25} do: {}", "", check.action));
+        }
+    }
+    text.line(format_args!(
+        "{}",
+        match examination.outcome {
+            Outcome::Ok => "all is well",
+            Outcome::Warn => "nothing failed; see the warnings",
+            Outcome::Fail => "something failed; see above what to do",
+        }
+    ));
+    text.0
+}

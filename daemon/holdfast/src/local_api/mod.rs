@@ -1,0 +1,99 @@
+//! The local API: HTTP/1.1 over a Unix socket that only the owner of the daemon may use, mode 0600.
+//!
+//! ```text
+//! GET  /v1/status    LocalStatus       who am I, how far, link, certificate
+//! GET  /v1/plan      Plan              what would change in Kubernetes
+//! GET  /v1/history   [HistoryEntry]    documents so far, newest first
+//! GET  /v1/doctor    Examination
+//! GET  /v1/metrics   Prometheus text
+//! POST /v1/enrol     {"token": "hf1.…"} → EnrolResult
+//! ```
+//!
+//! Errors are `application/problem+json`. With `metrics.listen` set, a TCP address answers `GET /metrics`, and nothing else.
+
+pub mod client;
+mod routes;
+mod socket;
+pub mod view;
+
+pub use routes::{EnrolCommand, Surroundings};
+pub use socket::{SocketError, bind};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::Full;
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use std::{convert::Infallible, future::Future, sync::Arc, time::Duration};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, UnixListener},
+    sync::Semaphore,
+};
+
+/// Connections served at the same time; more wait. People and one scraper need few.
+const CONNECTIONS: usize = 8;
+/// The longest that a client may take for the head of a request.
+const HEAD_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Serves the local API on `listener` for ever.
+pub async fn serve(listener: UnixListener, surroundings: Arc<Surroundings>) {
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    loop {
+        let Ok(place) = places.clone().acquire_owned().await else {
+            return;
+        };
+        let Ok((stream, _)) = listener.accept().await.inspect_err(|error| refused(error)) else {
+            tokio::task::yield_now().await;
+            continue;
+        };
+        let surroundings = surroundings.clone();
+        tokio::spawn(async move {
+            connection(stream, |request| routes::answer(surroundings.clone(), request)).await;
+            drop(place);
+        });
+    }
+}
+
+/// Serves `GET /metrics` on `listener` for ever.
+pub async fn serve_metrics(listener: TcpListener) {
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    loop {
+        let Ok(place) = places.clone().acquire_owned().await else {
+            return;
+        };
+        let Ok((stream, _)) = listener.accept().await.inspect_err(|error| refused(error)) else {
+            tokio::task::yield_now().await;
+            continue;
+        };
+        tokio::spawn(async move {
+            connection(stream, |request| async move { routes::metrics_only(&request) }).await;
+            drop(place);
+        });
+    }
+}
+
+fn refused(error: &std::io::Error) {
+    tracing::warn!(%error, "a connection to the local API was not taken");
+}
+
+async fn connection<S, F, A>(stream: S, answer: F)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+    F: Fn(Request<Incoming>) -> A,
+    A: Future<Output = Response<Full<Bytes>>>,
+{
+    let service = service_fn(|request| {
+        let answer = answer(request);
+        async move { Ok::<_, Infallible>(answer.await) }
+    });
+    let served = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_PATIENCE)
+        .max_buf_size(16 * 1024)
+        .serve_connection(TokioIo::new(stream), service)
+        .await;
+    if let Err(error) = served {
+        tracing::debug!(%error, "a connection to the local API ended early");
+    }
+}

@@ -1,0 +1,190 @@
+//! Answers of the local API.
+
+use super::view::{EnrolOrder, EnrolResult, LocalStatus, RunningNode};
+use crate::{
+    codes, doctor,
+    enrol::{renew::validity, token},
+    identity::Identity,
+    settings::Settings,
+    telemetry::metrics,
+};
+use bytes::Bytes;
+use holdfast_protocol::{Problem, codes as shared, token::EnrolmentToken};
+use holdfast_store::Store;
+use http::{Method, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::body::Incoming;
+use serde::Serialize;
+use std::sync::Arc;
+use tokio::sync::{mpsc, oneshot, watch};
+
+/// The largest body of a request, in bytes.
+const MAX_BODY_BYTES: usize = 16 * 1024;
+
+/// The most documents of the history that are shown.
+const HISTORY: usize = 100;
+
+/// An order to enrol, and where its outcome goes.
+pub type EnrolCommand = (EnrolmentToken, oneshot::Sender<Result<EnrolResult, Problem>>);
+
+/// What the answers are made of.
+pub struct Surroundings {
+    /// The daemon's settings.
+    pub settings: Arc<Settings>,
+    /// Who the box is; none before it is enrolled.
+    pub identity: watch::Receiver<Option<Arc<Identity>>>,
+    /// Why the last enrolment failed.
+    pub enrolment_problem: watch::Receiver<Option<Problem>>,
+    /// The running node; none before it is enrolled.
+    pub node: watch::Receiver<Option<Arc<dyn RunningNode>>>,
+    /// The node's store.
+    pub store: Arc<Store>,
+    /// Takes orders to enrol.
+    pub enrol: mpsc::Sender<EnrolCommand>,
+}
+
+type Answer = Result<Response<Full<Bytes>>, (StatusCode, Problem)>;
+
+pub(super) async fn answer(surroundings: Arc<Surroundings>, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    let answered = match (request.method(), request.uri().path()) {
+        (&Method::GET, "/v1/status") => Ok(json(&status(&surroundings))),
+        (&Method::GET, "/v1/plan") => plan(&surroundings).await,
+        (&Method::GET, "/v1/history") => history(&surroundings),
+        (&Method::GET, "/v1/doctor") => Ok(json(&doctor::examine(&Ok(surroundings.settings.as_ref().clone())).await)),
+        (&Method::GET, "/v1/metrics") => Ok(metrics()),
+        (&Method::POST, "/v1/enrol") => enrol(&surroundings, request).await,
+        (method, path) => Err(unknown(method, path)),
+    };
+    answered.unwrap_or_else(|(status, problem)| refusal(status, &problem))
+}
+
+pub(super) fn metrics_only(request: &Request<Incoming>) -> Response<Full<Bytes>> {
+    match (request.method(), request.uri().path()) {
+        (&Method::GET, "/metrics") => metrics(),
+        (method, path) => {
+            let (status, problem) = unknown(method, path);
+            refusal(status, &problem)
+        }
+    }
+}
+
+fn status(surroundings: &Surroundings) -> LocalStatus {
+    let identity = surroundings.identity.borrow().clone();
+    let node = surroundings.node.borrow().clone();
+    LocalStatus {
+        version: env!("CARGO_PKG_VERSION").into(),
+        enrolled: identity.is_some(),
+        node: identity.as_ref().map(|identity| identity.node.clone()),
+        hub_url: identity.as_ref().map(|identity| identity.hub_url.clone()),
+        certificate_until: identity
+            .and_then(|identity| validity(&identity.certificate).ok())
+            .map(|(_, end)| end),
+        enrolment_problem: surroundings.enrolment_problem.borrow().clone(),
+        link: node.as_ref().map(|node| node.link()),
+        report: node.map(|node| node.status()),
+    }
+}
+
+async fn plan(surroundings: &Surroundings) -> Answer {
+    let node = running(surroundings)?;
+    let plan = node.plan().await.map_err(|problem| (StatusCode::CONFLICT, problem))?;
+    Ok(json(&plan))
+}
+
+fn history(surroundings: &Surroundings) -> Answer {
+    if surroundings.identity.borrow().is_none() {
+        return Err((StatusCode::CONFLICT, not_enrolled()));
+    }
+    let entries = surroundings
+        .store
+        .history(HISTORY)
+        .map_err(|error| (StatusCode::INTERNAL_SERVER_ERROR, error.problem()))?;
+    Ok(json(&entries))
+}
+
+fn running(surroundings: &Surroundings) -> Result<Arc<dyn RunningNode>, (StatusCode, Problem)> {
+    surroundings.node.borrow().clone().ok_or_else(|| {
+        let problem = if surroundings.identity.borrow().is_some() {
+            Problem::new(codes::NODE_STARTING, "the node is still starting", "try again in a moment")
+        } else {
+            not_enrolled()
+        };
+        (StatusCode::CONFLICT, problem)
+    })
+}
+
+/// The problem of every question that needs an enrolled node.
+pub(crate) fn not_enrolled() -> Problem {
+    Problem::new(
+        codes::NOT_ENROLLED,
+        "this box is not enrolled",
+        "make a token (holdfastctl token create) and run: holdfast enrol TOKEN",
+    )
+}
+
+async fn enrol(surroundings: &Surroundings, request: Request<Incoming>) -> Answer {
+    let bad = |message: String| {
+        (
+            StatusCode::BAD_REQUEST,
+            Problem::new(shared::BAD_REQUEST, message, "send {\"token\": \"hf1.…\"}"),
+        )
+    };
+    let body = Limited::new(request.into_body(), MAX_BODY_BYTES)
+        .collect()
+        .await
+        .map_err(|error| bad(format!("the body cannot be read: {error}")))?
+        .to_bytes();
+    // The parser's message could quote the token.
+    let order: EnrolOrder =
+        serde_json::from_slice(&body).map_err(|_| bad("the body is not an enrolment order".into()))?;
+    let token = token::parse(&order.token).map_err(|problem| (StatusCode::BAD_REQUEST, problem))?;
+    let (sender, outcome) = oneshot::channel();
+    let stopping = || {
+        (
+            StatusCode::SERVICE_UNAVAILABLE,
+            Problem::new(codes::NODE_STARTING, "the daemon takes no enrolment now", "try again in a moment"),
+        )
+    };
+    surroundings.enrol.send((token, sender)).await.map_err(|_| stopping())?;
+    match outcome.await {
+        Ok(Ok(result)) => Ok(json(&result)),
+        Ok(Err(problem)) => Err((StatusCode::CONFLICT, problem)),
+        Err(_) => Err(stopping()),
+    }
+}
+
+fn unknown(method: &Method, path: &str) -> (StatusCode, Problem) {
+    let path: String = path.chars().take(80).collect();
+    (
+        StatusCode::NOT_FOUND,
+        Problem::new(shared::NOT_FOUND, format!("there is no {method} {path} here"), ""),
+    )
+}
+
+fn metrics() -> Response<Full<Bytes>> {
+    respond(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", metrics::text().into_bytes())
+}
+
+fn json(value: &impl Serialize) -> Response<Full<Bytes>> {
+    match serde_json::to_vec(value) {
+        Ok(body) => respond(StatusCode::OK, "application/json", body),
+        Err(error) => refusal(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            &Problem::new(shared::INTERNAL, format!("the answer cannot be written: {error}"), ""),
+        ),
+    }
+}
+
+fn refusal(status: StatusCode, problem: &Problem) -> Response<Full<Bytes>> {
+    let body = serde_json::to_vec(problem).unwrap_or_default();
+    respond(status, "application/problem+json", body)
+}
+
+fn respond(status: StatusCode, content_type: &'static str, body: Vec<u8>) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from(body)));
+    *response.status_mut() = status;
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, header::HeaderValue::from_static(content_type));
+    response
+}

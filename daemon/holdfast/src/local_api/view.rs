@@ -1,0 +1,87 @@
+//! What the local API shows: the forms of its answers, and the seam to the running node.
+
+use futures::future::BoxFuture;
+use holdfast_core::plan::Plan;
+use holdfast_protocol::{NodeId, Problem, report::StatusReport};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
+
+/// What a node that is enrolled and runs can be asked.
+pub trait RunningNode: Send + Sync {
+    /// Its state, as it would be reported now.
+    fn status(&self) -> StatusReport;
+
+    /// Its link to the broker.
+    fn link(&self) -> LinkView;
+
+    /// What would change in Kubernetes, by the newest accepted document.
+    fn plan(&self) -> BoxFuture<'_, Result<Plan, Problem>>;
+}
+
+/// The link to the broker.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LinkView {
+    /// Whether the settings want one at all.
+    pub enabled: bool,
+    /// Whether there is a session.
+    pub connected: bool,
+    /// The broker, of this session or of the last attempt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub broker: Option<String>,
+    /// Why there is no session.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<Problem>,
+    /// Events that wait for the link.
+    pub waiting_events: u64,
+}
+
+/// Answer of `GET /v1/status`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LocalStatus {
+    /// Version of the daemon.
+    pub version: Cow<'static, str>,
+    /// Whether the box is enrolled.
+    pub enrolled: bool,
+    /// Its name, once it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<NodeId>,
+    /// Its hub, once it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hub_url: Option<String>,
+    /// When its certificate ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate_until: Option<Timestamp>,
+    /// Why it is not enrolled, where it tried.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub enrolment_problem: Option<Problem>,
+    /// Its link.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub link: Option<LinkView>,
+    /// What it reports to the hub; absent until the node runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub report: Option<StatusReport>,
+}
+
+/// Body of `POST /v1/enrol`.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct EnrolOrder {
+    /// The token's text.
+    pub token: String,
+}
+
+/// Answer of `POST /v1/enrol`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EnrolResult {
+    /// The name of the node from now on.
+    pub node: NodeId,
+    /// Its hub.
+    pub hub_url: String,
+    /// What a person should still do, such as removing a spent token from a boot configuration.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
+}
