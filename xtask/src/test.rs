@@ -35,5 +35,14 @@ pub fn run(options: &Options) -> Result<()> {
     {
         tests.arg("--workspace");
     }
-    shell::run(tests.args(&options.cargo))
+    shell::run(tests.args(&options.cargo))?;
+    // What the tests stand on has tests of its own; they are in Go, so an argument for cargo does not choose among them.
+    if options.cargo.is_empty() && !cluster::is_given() {
+        shell::run(
+            shell::command("go")
+                .current_dir(shell::root().join("tests/cluster"))
+                .args(["test", "./..."]),
+        )?;
+    }
+    Ok(())
 }
