@@ -1,0 +1,179 @@
+//! Releases.
+
+use super::wait;
+use crate::{
+    cli::ReleaseCommand,
+    client::{Client, encoded},
+    failure::Result,
+    output::{self, Format, Table, age},
+    release,
+    stream::Stream,
+};
+use holdfast_protocol::{
+    document::ManifestSource,
+    operator::{AssignRelease, Assigned, CreateRelease, ReleaseInfo},
+};
+use jiff::Timestamp;
+use reqwest::Method;
+use std::fmt::Write as _;
+
+/// Runs a command about releases.
+pub async fn run(client: &Client, command: ReleaseCommand, format: Format) -> Result<()> {
+    match command {
+        ReleaseCommand::Create {
+            name,
+            file,
+            k3s_version,
+            dry_run,
+        } => {
+            let mut loaded = release::load(&file)?;
+            if let Some(version) = k3s_version {
+                loaded.content.k3s.get_or_insert_default().version = Some(version);
+            }
+            let request = CreateRelease {
+                name: name.to_string(),
+                content: loaded.content,
+            };
+            if dry_run {
+                return format.show(&request, |_| {
+                    describe(&request.name, &request.content.apps, loaded.objects)
+                });
+            }
+            for (digest, content) in loaded.blobs {
+                client.put(&format!("api/v1/blobs/{digest}"), content).await?;
+            }
+            let made: ReleaseInfo = client.call(Method::POST, "api/v1/releases", &request).await?;
+            format.show(&made, |_| {
+                format!(
+                    "{}Give it to nodes: holdfastctl release assign {name} --node NODE --wait\n",
+                    describe(&request.name, &request.content.apps, loaded.objects)
+                )
+            })
+        }
+        ReleaseCommand::List => {
+            let mut releases: Vec<ReleaseInfo> = client.get("api/v1/releases").await?;
+            releases.sort_by_key(|release| std::cmp::Reverse(release.created_at));
+            format.show(&releases, |wide| list(&releases, wide))
+        }
+        ReleaseCommand::Show { name } => {
+            let release: ReleaseInfo = client.get(&format!("api/v1/releases/{}", encoded(&name))).await?;
+            format.show(&release, |_| show(&release))
+        }
+        ReleaseCommand::Assign {
+            name,
+            nodes,
+            selector,
+            wait,
+        } => {
+            // Opened before the assignment, so that nothing that follows from it can be missed.
+            let stream = match wait {
+                Some(_) => Some(Stream::open(client).await?),
+                None => None,
+            };
+            let path = format!("api/v1/releases/{}/assign", encoded(&name));
+            let assigned: Assigned = client
+                .call(Method::POST, &path, &AssignRelease { nodes, selector })
+                .await?;
+            if let (Some(timeout), Some(stream)) = (wait, stream) {
+                wait::until_proven(client, stream, &assigned, timeout).await?;
+            }
+            format.show(&assigned, |_| sent(&assigned))
+        }
+    }
+}
+
+fn sent(assigned: &Assigned) -> String {
+    if assigned.generations.is_empty() {
+        return format!("No node fits; {} was given to none.\n", assigned.release);
+    }
+    let mut table = Table::new(["NODE", "RELEASE", "GENERATION"]);
+    for (node, generation) in &assigned.generations {
+        table.row([node.to_string(), assigned.release.clone(), generation.to_string()]);
+    }
+    table.render("")
+}
+
+fn describe(name: &str, apps: &[holdfast_protocol::document::App], objects: usize) -> String {
+    let names: Vec<&str> = apps.iter().map(|app| app.name.as_str()).collect();
+    format!(
+        "Release {name}: {} {} ({}), {objects} objects.\n",
+        apps.len(),
+        if apps.len() == 1 { "app" } else { "apps" },
+        names.join(", ")
+    )
+}
+
+fn list(releases: &[ReleaseInfo], wide: bool) -> String {
+    let now = Timestamp::now();
+    let mut table = Table::new(if wide {
+        ["NAME", "APPS", "NODES", "AGE", "CREATED BY", "DIGEST"]
+    } else {
+        ["NAME", "APPS", "NODES", "AGE", "CREATED BY", ""]
+    });
+    for release in releases {
+        table.row([
+            release.name.clone(),
+            release.apps.join(","),
+            release.nodes.to_string(),
+            age(release.created_at, now),
+            release.created_by.clone(),
+            if wide {
+                release.digest.to_string()
+            } else {
+                String::new()
+            },
+        ]);
+    }
+    table.render("No releases. Make one: holdfastctl release create hello-1 -f examples/hello")
+}
+
+fn show(release: &ReleaseInfo) -> String {
+    let mut text = format!(
+        "{:<10}{}\n{:<10}{}\n{:<10}{} by {}\n{:<10}{}\n",
+        "Release",
+        release.name,
+        "Digest",
+        release.digest,
+        "Created",
+        release.created_at,
+        release.created_by,
+        "Nodes",
+        release.nodes
+    );
+    let Some(content) = &release.content else {
+        return text;
+    };
+    if let Some(version) = content.k3s.as_ref().and_then(|k3s| k3s.version.as_ref()) {
+        // Writing to a string cannot fail, here and below.
+        let _ = writeln!(text, "{:<10}{version}", "k3s");
+    }
+    for app in &content.apps {
+        let _ = writeln!(text, "\nApp {}", output::printable(&app.name));
+        for source in &app.manifests {
+            match source {
+                ManifestSource::Inline(objects) => {
+                    for object in objects {
+                        let part = |pointer: &str| {
+                            object
+                                .pointer(pointer)
+                                .and_then(|value| value.as_str())
+                                .map(output::printable)
+                        };
+                        let namespace = part("/metadata/namespace").or_else(|| app.namespace.clone());
+                        let _ = writeln!(
+                            text,
+                            "  {} {}{}",
+                            part("/kind").unwrap_or_default(),
+                            namespace.map_or_else(String::new, |namespace| format!("{namespace}/")),
+                            part("/metadata/name").unwrap_or_default()
+                        );
+                    }
+                }
+                ManifestSource::Blob(blob) => {
+                    let _ = writeln!(text, "  {} bytes of manifests, {}", blob.size, blob.digest);
+                }
+            }
+        }
+    }
+    text
+}
