@@ -94,7 +94,13 @@ impl BlobFiles {
         result
     }
 
-    async fn receive<S, E>(&self, digest: &Digest, limit: u64, content: S, part: &Path) -> Result<u64, UploadError>
+    async fn receive<S, E>(
+        &self,
+        digest: &Digest,
+        limit: u64,
+        content: S,
+        part: &Path,
+    ) -> Result<u64, UploadError>
     where
         S: Stream<Item = Result<Bytes, E>>,
         E: std::fmt::Display,
@@ -134,17 +140,20 @@ impl BlobFiles {
     ) -> io::Result<impl Stream<Item = io::Result<Bytes>> + Send + use<>> {
         let mut file = File::open(self.path(digest)).await?;
         file.seek(SeekFrom::Start(start)).await?;
-        Ok(stream::try_unfold((file, length), |(mut file, left)| async move {
-            if left == 0 {
-                return Ok(None);
-            }
-            let mut chunk = vec![0; left.min(CHUNK) as usize];
-            let read = file.read(&mut chunk).await?;
-            if read == 0 {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
-            chunk.truncate(read);
-            Ok(Some((Bytes::from(chunk), (file, left - read as u64))))
-        }))
+        Ok(stream::try_unfold(
+            (file, length),
+            |(mut file, left)| async move {
+                if left == 0 {
+                    return Ok(None);
+                }
+                let mut chunk = vec![0; left.min(CHUNK) as usize];
+                let read = file.read(&mut chunk).await?;
+                if read == 0 {
+                    return Err(io::ErrorKind::UnexpectedEof.into());
+                }
+                chunk.truncate(read);
+                Ok(Some((Bytes::from(chunk), (file, left - read as u64))))
+            },
+        ))
     }
 }

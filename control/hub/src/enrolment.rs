@@ -24,7 +24,6 @@ use holdfast_protocol::{
 };
 use http::StatusCode;
 use jiff::Timestamp;
-use ring::constant_time::verify_slices_are_equal;
 use serde_json::Map;
 use std::net::IpAddr;
 
@@ -44,7 +43,12 @@ pub async fn enrol(
     from: IpAddr,
 ) -> Result<(Enrolled, EnrolAnswer), ApiError> {
     request.schema.check_supported().map_err(|error| {
-        refusal(StatusCode::BAD_REQUEST, codes::SCHEMA_UNSUPPORTED, error.to_string(), "update the hub")
+        refusal(
+            StatusCode::BAD_REQUEST,
+            codes::SCHEMA_UNSUPPORTED,
+            error.to_string(),
+            "update the hub",
+        )
     })?;
     let asked = Request::from_pem(&request.csr)?;
     let known = tokens::get(hub.database.read(), &request.token_id, Timestamp::now()).await?;
@@ -63,7 +67,9 @@ pub async fn enrol(
     let mut tx = hub.database.write().await?;
     let now = Timestamp::now();
     // Read again: between the first look and the writing turn another box may have come.
-    let token = tokens::get_for_update(&mut tx, &known.info.id, now).await?.unwrap_or(known);
+    let token = tokens::get_for_update(&mut tx, &known.info.id, now)
+        .await?
+        .unwrap_or(known);
     match decide(hub, &mut tx, &token, &asked, request, now).await? {
         Decision::Refused(refused) => {
             let actor = Actor::Address(from.to_string());
@@ -81,8 +87,18 @@ pub async fn enrol(
         }
         Decision::Enrolled(spent) => {
             let actor = Actor::Node(spent.node.to_string());
-            let detail = format!("with token/{} from {from} (key {})", token.info.id, spent.key_digest);
-            audit::record(&mut tx, &actor, "node.enrol", &format!("node/{}", spent.node), &detail).await?;
+            let detail = format!(
+                "with token/{} from {from} (key {})",
+                token.info.id, spent.key_digest
+            );
+            audit::record(
+                &mut tx,
+                &actor,
+                "node.enrol",
+                &format!("node/{}", spent.node),
+                &detail,
+            )
+            .await?;
             tx.commit().await?;
             hub.changed(&spent.node);
             Ok((Enrolled::First, answer(hub, &spent).await?))
@@ -105,7 +121,12 @@ async fn decide(
     now: Timestamp,
 ) -> Result<Decision, ApiError> {
     let refused = |status, code, message: &str, action| {
-        Ok(Decision::Refused(refusal(status, code, message.to_owned(), action)))
+        Ok(Decision::Refused(refusal(
+            status,
+            code,
+            message.to_owned(),
+            action,
+        )))
     };
     const NEW_TOKEN: &str = "make a new token: `holdfastctl token create`";
     match token.info.state {
@@ -142,11 +163,22 @@ async fn decide(
             request.hardware.serial.as_deref().unwrap_or("nothing")
         );
         let action = "use the token on its machine, or make one without a serial number";
-        return refused(StatusCode::FORBIDDEN, codes::TOKEN_WRONG_MACHINE, &message, action);
+        return refused(
+            StatusCode::FORBIDDEN,
+            codes::TOKEN_WRONG_MACHINE,
+            &message,
+            action,
+        );
     }
     let Some(node) = choose_name(tx, token, asked, request).await? else {
-        let name = token.info.node_name.as_ref().map(NodeId::as_str).unwrap_or_default();
-        let message = format!("the name {name:?}, which the token gives, is taken by a node with another key");
+        let name = token
+            .info
+            .node_name
+            .as_ref()
+            .map(NodeId::as_str)
+            .unwrap_or_default();
+        let message =
+            format!("the name {name:?}, which the token gives, is taken by a node with another key");
         let action = "delete the old node (`holdfastctl node delete`), or make a token with another name";
         return refused(StatusCode::CONFLICT, codes::NAME_TAKEN, &message, action);
     };
@@ -192,7 +224,12 @@ async fn choose_name(
     {
         return Ok(Some(wish.clone()));
     }
-    let stem: String = wish.as_ref().map_or("node", NodeId::as_str).chars().take(50).collect();
+    let stem: String = wish
+        .as_ref()
+        .map_or("node", NodeId::as_str)
+        .chars()
+        .take(50)
+        .collect();
     let unique = format!("{}-{}", stem.trim_end_matches('-'), &asked.key_digest.hex()[..12]);
     let name: NodeId = unique.parse().map_err(|error| ApiError::internal(&error))?;
     Ok(mine(nodes::key_digest(tx, &name).await?).then_some(name))
@@ -237,10 +274,11 @@ async fn answer(hub: &Hub, spent: &Spent) -> Result<EnrolAnswer, ApiError> {
     })
 }
 
-/// Compares hashes, and in constant time at that: neither tells anything about the secret.
+/// Compares hashes, and all of their bytes however early two differ: the time tells nothing about the secret.
 fn secret_fits(token: &StoredToken, secret: &[u8]) -> bool {
     let given = EnrolmentToken::secret_hash(secret);
-    verify_slices_are_equal(given.as_bytes(), token.secret_hash.as_bytes()).is_ok()
+    let pairs = given.as_bytes().iter().zip(token.secret_hash.as_bytes());
+    std::hint::black_box(pairs.fold(0, |differing, (left, right)| differing | (left ^ right))) == 0
 }
 
 fn refusal(status: StatusCode, code: &'static str, message: String, action: &'static str) -> ApiError {

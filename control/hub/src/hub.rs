@@ -87,7 +87,10 @@ impl Hub {
 
     /// Addresses of the broker, in the order that nodes try them.
     pub fn broker_addresses(&self) -> Vec<String> {
-        self.broker.get().map(|(_, addresses)| addresses.clone()).unwrap_or_default()
+        self.broker
+            .get()
+            .map(|(_, addresses)| addresses.clone())
+            .unwrap_or_default()
     }
 
     /// Tells the live stream that a node is new or different.

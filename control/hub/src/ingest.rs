@@ -97,7 +97,10 @@ impl Ingest for Hub {
         let nodes = documents::nodes(self.database.read())
             .await
             .map_err(|error| IngestError(error.to_string()))?;
-        Ok(nodes.iter().map(|node| Topic::down(node, Down::Desired)).collect())
+        Ok(nodes
+            .iter()
+            .map(|node| Topic::down(node, Down::Desired))
+            .collect())
     }
 }
 

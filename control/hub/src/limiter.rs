@@ -48,7 +48,7 @@ impl Limiter {
         }
         let entry = spent.entry(address).or_insert((0.0, now));
         let count = left(*entry);
-        let allowed = count < f64::from(self.attempts);
+        let allowed = count + 1.0 <= f64::from(self.attempts);
         *entry = (if allowed { count + 1.0 } else { count }, now);
         allowed
     }

@@ -101,7 +101,11 @@ impl Metrics {
                     .zip(values)
                     .map(|(label, value)| format!("{label}=\"{}\"", escape(value)))
                     .collect();
-                let labels = if labels.is_empty() { String::new() } else { format!("{{{}}}", labels.join(",")) };
+                let labels = if labels.is_empty() {
+                    String::new()
+                } else {
+                    format!("{{{}}}", labels.join(","))
+                };
                 let _ = writeln!(page, "{name}{labels} {value}");
             }
         }
@@ -111,11 +115,17 @@ impl Metrics {
 
 fn key(figure: Figure, labels: &[&str]) -> (&'static str, Vec<String>) {
     debug_assert_eq!(figure.labels.len(), labels.len(), "{}", figure.name);
-    (figure.name, labels.iter().map(|&label| label.to_owned()).collect())
+    (
+        figure.name,
+        labels.iter().map(|&label| label.to_owned()).collect(),
+    )
 }
 
 fn escape(value: &str) -> String {
-    value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+    value
+        .replace('\\', "\\\\")
+        .replace('"', "\\\"")
+        .replace('\n', "\\n")
 }
 
 /// The page of all figures, as Markdown.

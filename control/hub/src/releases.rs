@@ -25,7 +25,10 @@ pub async fn check(hub: &Hub, name: &str, content: &ReleaseContent) -> Result<()
     refuse_unknown_keys(content)?;
     let digest = database::releases::content_digest(content)?;
     // The longest name and the widest generation: what fits here fits for every node.
-    let node: NodeId = "n".repeat(63).parse().map_err(|error| ApiError::internal(&error))?;
+    let node: NodeId = "n"
+        .repeat(63)
+        .parse()
+        .map_err(|error| ApiError::internal(&error))?;
     let widest = Generation {
         epoch: u32::MAX,
         counter: i64::MAX.unsigned_abs(),
@@ -38,7 +41,9 @@ pub async fn check(hub: &Hub, name: &str, content: &ReleaseContent) -> Result<()
     if bytes > MAX_ENVELOPE_BYTES {
         return Err(invalid(
             "apps",
-            &format!("the signed document has {bytes} bytes; at most {MAX_ENVELOPE_BYTES}: move manifests into blobs"),
+            &format!(
+                "the signed document has {bytes} bytes; at most {MAX_ENVELOPE_BYTES}: move manifests into blobs"
+            ),
         ));
     }
     check_blobs(hub, content).await
@@ -68,9 +73,17 @@ fn refuse_unknown_keys(content: &ReleaseContent) -> Result<(), ApiError> {
     if let Some(k3s) = &content.k3s {
         refuse("k3s", &k3s.extra, &["version", "config"])?;
     }
-    refuse("policy", &content.policy.extra, &["drift", "prune", "readyDeadlineSeconds"])?;
+    refuse(
+        "policy",
+        &content.policy.extra,
+        &["drift", "prune", "readyDeadlineSeconds"],
+    )?;
     for (index, app) in content.apps.iter().enumerate() {
-        refuse(&format!("apps[{index}]"), &app.extra, &["name", "namespace", "manifests"])?;
+        refuse(
+            &format!("apps[{index}]"),
+            &app.extra,
+            &["name", "namespace", "manifests"],
+        )?;
     }
     Ok(())
 }
@@ -103,9 +116,16 @@ async fn check_blobs(hub: &Hub, content: &ReleaseContent) -> Result<(), ApiError
                 }
                 Some(_) => {}
             }
-            let bytes = files.read(&blob.digest).await.map_err(|error| ApiError::internal(&error))?;
-            let values: Vec<Value> = serde_json::from_slice(&bytes)
-                .map_err(|error| invalid(&place, &format!("its content is not a JSON array of objects: {error}")))?;
+            let bytes = files
+                .read(&blob.digest)
+                .await
+                .map_err(|error| ApiError::internal(&error))?;
+            let values: Vec<Value> = serde_json::from_slice(&bytes).map_err(|error| {
+                invalid(
+                    &place,
+                    &format!("its content is not a JSON array of objects: {error}"),
+                )
+            })?;
             for (position, value) in values.iter().enumerate() {
                 check_object(value).map_err(|reason| invalid(&format!("{place}[{position}]"), &reason))?;
             }
@@ -113,7 +133,10 @@ async fn check_blobs(hub: &Hub, content: &ReleaseContent) -> Result<(), ApiError
         }
     }
     if objects > MAX_OBJECTS {
-        return Err(invalid("apps", &format!("{objects} objects; at most {MAX_OBJECTS}")));
+        return Err(invalid(
+            "apps",
+            &format!("{objects} objects; at most {MAX_OBJECTS}"),
+        ));
     }
     Ok(())
 }

@@ -26,7 +26,12 @@ use std::net::IpAddr;
 /// Renews a certificate.
 pub async fn renew(hub: &Hub, request: &RenewRequest, from: IpAddr) -> Result<RenewAnswer, ApiError> {
     request.schema.check_supported().map_err(|error| {
-        refusal(StatusCode::BAD_REQUEST, codes::SCHEMA_UNSUPPORTED, &error.to_string(), "update the hub")
+        refusal(
+            StatusCode::BAD_REQUEST,
+            codes::SCHEMA_UNSUPPORTED,
+            &error.to_string(),
+            "update the hub",
+        )
     })?;
     let unreadable = |reason: &dyn std::fmt::Display| {
         refusal(

@@ -81,7 +81,9 @@ fn requirement(part: &str) -> Result<Requirement, String> {
         return match words[..] {
             [name, "in"] => Ok(Requirement::In(key(name)?, values)),
             [name, "notin"] => Ok(Requirement::NotIn(key(name)?, values)),
-            _ => Err(format!("{part:?} is neither `KEY in (VALUES)` nor `KEY notin (VALUES)`")),
+            _ => Err(format!(
+                "{part:?} is neither `KEY in (VALUES)` nor `KEY notin (VALUES)`"
+            )),
         };
     }
     if let Some((left, right)) = part.split_once("!=") {
@@ -101,7 +103,9 @@ pub fn check_key(key: &str) -> Result<(), String> {
         .map_or((None, key), |(prefix, name)| (Some(prefix), name));
     let prefix_fits = prefix.is_none_or(|prefix| {
         (1..=253).contains(&prefix.len())
-            && prefix.split('.').all(|part| part.parse::<holdfast_protocol::NodeId>().is_ok())
+            && prefix
+                .split('.')
+                .all(|part| part.parse::<holdfast_protocol::NodeId>().is_ok())
     });
     if prefix_fits && !name.is_empty() && fits(name) {
         Ok(())
@@ -196,13 +200,26 @@ mod tests {
             ("site notin (hamburg,berlin)", false),
             ("site in (berlin),tier in (test)", false),
         ] {
-            assert_eq!(text.parse::<Selector>().unwrap().matches(&node), expected, "{text}");
+            assert_eq!(
+                text.parse::<Selector>().unwrap().matches(&node),
+                expected,
+                "{text}"
+            );
         }
     }
 
     #[test]
     fn a_selector_that_cannot_be_read_is_refused() {
-        for text in ["=x", "a=b c", "a in b)", "a like (b)", "-a", "a=-b", "a/b/c=d", "!"] {
+        for text in [
+            "=x",
+            "a=b c",
+            "a in b)",
+            "a like (b)",
+            "-a",
+            "a=-b",
+            "a/b/c=d",
+            "!",
+        ] {
             assert!(text.parse::<Selector>().is_err(), "{text}");
         }
     }

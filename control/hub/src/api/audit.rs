@@ -1,10 +1,11 @@
 //! The audit log.
 
-use super::{
-    auth::Viewer,
-    body::Parameters,
-    error::Result,
-};
+#![allow(
+    unused_qualifications,
+    reason = "the derived parameter code is fully qualified"
+)]
+
+use super::{auth::Viewer, body::Parameters, error::Result};
 use crate::{database::audit, hub::Hub};
 use axum::{Json, extract::State};
 use holdfast_protocol::operator::AuditEvent;

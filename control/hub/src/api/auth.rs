@@ -122,9 +122,15 @@ pub fn too_many(hub: &Hub) -> ApiError {
 ///
 /// The cookie is `SameSite=Strict` already; this holds for browsers that know nothing of that, and for sibling host names.
 pub fn require_same_origin(headers: &HeaderMap) -> Result<()> {
-    let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+    let text = |name| {
+        headers
+            .get(name)
+            .and_then(|value: &HeaderValue| value.to_str().ok())
+    };
     let host = text(header::HOST);
-    let origin = text(header::ORIGIN).and_then(|origin| origin.split_once("://")).map(|(_, host)| host);
+    let origin = text(header::ORIGIN)
+        .and_then(|origin| origin.split_once("://"))
+        .map(|(_, host)| host);
     if host.is_some() && host == origin {
         return Ok(());
     }

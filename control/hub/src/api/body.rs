@@ -60,7 +60,10 @@ pub async fn read(request: Request, limit: usize) -> Result<Bytes> {
     match body.collect().await {
         Ok(collected) => Ok(collected.to_bytes()),
         Err(error) if error.is::<LengthLimitError>() => Err(too_large(limit as u64)),
-        Err(error) => Err(ApiError::bad_request(format!("the body broke off: {error}"), "send it again")),
+        Err(error) => Err(ApiError::bad_request(
+            format!("the body broke off: {error}"),
+            "send it again",
+        )),
     }
 }
 
@@ -92,7 +95,10 @@ fn hint(text: &str) -> String {
     quoted
         .next()
         .and_then(|unknown| nearest(unknown, quoted))
-        .map_or_else(|| "remove it".to_owned(), |known| format!("did you mean `{known}`?"))
+        .map_or_else(
+            || "remove it".to_owned(),
+            |known| format!("did you mean `{known}`?"),
+        )
 }
 
 /// A query that is wholly understood.
@@ -141,6 +147,9 @@ mod tests {
         let text = "content: unknown field `aps`, expected one of `k3s`, `apps`, `policy` at line 1 column 9";
         assert_eq!(hint(text), "did you mean `apps`?");
         assert_eq!(hint("unknown field `zzz`, there are no fields"), "remove it");
-        assert_eq!(hint("name: invalid type: integer `1`, expected a string"), "correct the body at this place");
+        assert_eq!(
+            hint("name: invalid type: integer `1`, expected a string"),
+            "correct the body at this place"
+        );
     }
 }

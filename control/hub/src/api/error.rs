@@ -40,18 +40,28 @@ impl ApiError {
     pub fn not_found(what: &str, name: &dyn std::fmt::Display, action: &str) -> Self {
         Self::new(
             StatusCode::NOT_FOUND,
-            Problem::new(codes::NOT_FOUND, format!("there is no {what} {name:?}", name = name.to_string()), action),
+            Problem::new(
+                codes::NOT_FOUND,
+                format!("there is no {what} {name:?}", name = name.to_string()),
+                action,
+            ),
         )
     }
 
     /// 400: the request is not understood.
     pub fn bad_request(message: impl Into<String>, action: impl Into<String>) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, Problem::new(codes::BAD_REQUEST, message, action))
+        Self::new(
+            StatusCode::BAD_REQUEST,
+            Problem::new(codes::BAD_REQUEST, message, action),
+        )
     }
 
     /// 409: the thing exists already.
     pub fn conflict(message: impl Into<String>, action: impl Into<String>) -> Self {
-        Self::new(StatusCode::CONFLICT, Problem::new(codes::CONFLICT, message, action))
+        Self::new(
+            StatusCode::CONFLICT,
+            Problem::new(codes::CONFLICT, message, action),
+        )
     }
 
     /// 401: no valid credential.
@@ -116,7 +126,10 @@ impl IntoResponse for ApiError {
         let body = serde_json::to_vec(&self.problem).unwrap_or_default();
         let mut response = (
             self.status,
-            [(header::CONTENT_TYPE, "application/problem+json"), (header::CACHE_CONTROL, "no-store")],
+            [
+                (header::CONTENT_TYPE, "application/problem+json"),
+                (header::CACHE_CONTROL, "no-store"),
+            ],
             body,
         )
             .into_response();

@@ -33,7 +33,11 @@ pub async fn readyz(State(hub): State<Arc<Hub>>) -> Result<&'static str> {
     let not_ready = |reason: String| {
         ApiError::new(
             StatusCode::SERVICE_UNAVAILABLE,
-            Problem::new(hub_codes::NOT_READY, reason, "wait, and look into the hub's log if it stays so"),
+            Problem::new(
+                hub_codes::NOT_READY,
+                reason,
+                "wait, and look into the hub's log if it stays so",
+            ),
         )
     };
     if hub.shutdown.is_cancelled() {
@@ -53,7 +57,10 @@ pub async fn readyz(State(hub): State<Arc<Hub>>) -> Result<&'static str> {
 #[utoipa::path(get, path = "/metrics", tag = "machine", responses((status = 200, body = String, content_type = "text/plain")))]
 pub async fn metrics(State(hub): State<Arc<Hub>>, request: Request) -> Result<Response> {
     let (mut parts, _) = request.into_parts();
-    let local = parts.extensions.get::<Peer>().is_some_and(|peer| peer.address.ip().is_loopback());
+    let local = parts
+        .extensions
+        .get::<Peer>()
+        .is_some_and(|peer| peer.address.ip().is_loopback());
     // A proxy on this machine speaks for others; it passes their credentials on.
     if !local || parts.headers.contains_key("x-forwarded-for") {
         Viewer::from_request_parts(&mut parts, &hub).await?;
@@ -72,7 +79,11 @@ pub async fn metrics(State(hub): State<Arc<Hub>>, request: Request) -> Result<Re
         (Health::Degraded, "degraded"),
         (Health::Unknown, "unknown"),
     ] {
-        figures.set(metrics::NODES_HEALTH, &[name], count(&|node| node.health == health));
+        figures.set(
+            metrics::NODES_HEALTH,
+            &[name],
+            count(&|node| node.health == health),
+        );
     }
     let pending = documents::count_pending(hub.database.read()).await?;
     figures.set(metrics::OUTBOX_PENDING, &[], pending as f64);

@@ -127,9 +127,18 @@ async fn observe(State(hub): State<Arc<Hub>>, request: Request, next: Next) -> R
     hub.metrics
         .count(metrics::HTTP_REQUESTS, &[&method, response.status().as_str()]);
     hub.metrics.add(metrics::HTTP_SECONDS, &[], seconds);
-    tracing::debug!(method, path, status = response.status().as_u16(), seconds, "request");
+    tracing::debug!(
+        method,
+        path,
+        status = response.status().as_u16(),
+        seconds,
+        "request"
+    );
     let headers = response.headers_mut();
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(
+        header::X_CONTENT_TYPE_OPTIONS,
+        HeaderValue::from_static("nosniff"),
+    );
     // Answers of the API are of this moment and of this caller; the page's files say themselves how long they keep.
     if path.starts_with("/api/") || path.starts_with("/v1/") {
         headers
@@ -142,8 +151,10 @@ async fn observe(State(hub): State<Arc<Hub>>, request: Request, next: Next) -> R
 async fn unknown_path(request: Request) -> ApiError {
     let path = request.uri().path();
     let table = routes();
-    let hint = nearest(path, table.iter().map(|(_, path)| *path))
-        .map_or_else(|| "see /api/v1/openapi.json".to_owned(), |known| format!("did you mean {known}?"));
+    let hint = nearest(path, table.iter().map(|(_, path)| *path)).map_or_else(
+        || "see /api/v1/openapi.json".to_owned(),
+        |known| format!("did you mean {known}?"),
+    );
     ApiError::new(
         StatusCode::NOT_FOUND,
         Problem::new(codes::NOT_FOUND, format!("there is nothing at {path}"), hint),
@@ -178,10 +189,11 @@ async fn unknown_method(request: Request) -> ApiError {
 /// Whether a path is one of a template such as `/api/v1/nodes/{id}`.
 fn fits(template: &str, path: &str) -> bool {
     let mut parts = path.split('/');
-    template
-        .split('/')
-        .all(|expected| parts.next().is_some_and(|part| expected.starts_with('{') || expected == part))
-        && parts.next().is_none()
+    template.split('/').all(|expected| {
+        parts
+            .next()
+            .is_some_and(|part| expected.starts_with('{') || expected == part)
+    }) && parts.next().is_none()
 }
 
 #[cfg(test)]

@@ -61,7 +61,10 @@ pub async fn renew(
     Body(request): Body<RenewRequest>,
 ) -> Result<Json<RenewAnswer>> {
     let result = renewal::renew(&hub, &request, peer.address.ip()).await;
-    let label = result.as_ref().err().map_or("ok", |error| error.problem.code.as_ref());
+    let label = result
+        .as_ref()
+        .err()
+        .map_or("ok", |error| error.problem.code.as_ref());
     hub.metrics.count(metrics::RENEWALS, &[label]);
     result.map(Json)
 }
@@ -100,7 +103,9 @@ pub async fn blob(
     if !documents::names_blob(hub.database.read(), &node, &digest).await? {
         return Err(unknown());
     }
-    let size = blobs::size(hub.database.read(), &digest).await?.ok_or_else(unknown)?;
+    let size = blobs::size(hub.database.read(), &digest)
+        .await?
+        .ok_or_else(unknown)?;
     let range = headers.get(header::RANGE).and_then(|value| value.to_str().ok());
     let (status, start, length) = match range.map(|text| parse_range(text, size)) {
         None | Some(Range::Ignored) => (StatusCode::OK, 0, size),
@@ -114,7 +119,10 @@ pub async fn blob(
     let mut response = (
         status,
         [
-            (header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream")),
+            (
+                header::CONTENT_TYPE,
+                HeaderValue::from_static("application/octet-stream"),
+            ),
             (header::ACCEPT_RANGES, HeaderValue::from_static("bytes")),
             (header::CONTENT_LENGTH, HeaderValue::from(length)),
         ],
@@ -128,7 +136,10 @@ pub async fn blob(
     };
     insert(header::ETAG, format!("\"{digest}\""));
     if status == StatusCode::PARTIAL_CONTENT {
-        insert(header::CONTENT_RANGE, format!("bytes {start}-{}/{size}", start + length - 1));
+        insert(
+            header::CONTENT_RANGE,
+            format!("bytes {start}-{}/{size}", start + length - 1),
+        );
     }
     Ok(response)
 }
@@ -157,7 +168,10 @@ async fn authenticate(hub: &Hub, peer: &Peer) -> Result<NodeId> {
         Some(known) if known.not_after <= Timestamp::now() => refuse(
             StatusCode::UNAUTHORIZED,
             hub_codes::CERTIFICATE_EXPIRED,
-            format!("the certificate of node {} ended at {}", known.node, known.not_after),
+            format!(
+                "the certificate of node {} ended at {}",
+                known.node, known.not_after
+            ),
             "renew it: POST /v1/renew",
         ),
         Some(known) => Ok(known.node),
@@ -181,7 +195,10 @@ fn outside(size: u64) -> ApiError {
 
 #[derive(Debug, PartialEq, Eq)]
 enum Range {
-    Part { start: u64, length: u64 },
+    Part {
+        start: u64,
+        length: u64,
+    },
     Outside,
     /// Not one that we serve; RFC 9110 §14.2 allows to answer with the whole.
     Ignored,
@@ -197,7 +214,11 @@ fn parse_range(text: &str, size: u64) -> Range {
             return Some((size - suffix, size));
         }
         let first = number(first)?;
-        let end = if last.is_empty() { size } else { number(last)?.checked_add(1)?.min(size) };
+        let end = if last.is_empty() {
+            size
+        } else {
+            number(last)?.checked_add(1)?.min(size)
+        };
         (last.is_empty() || first < end || first >= size).then_some((first, end))
     };
     match parse() {

@@ -1,5 +1,10 @@
 //! Nodes as operators see them.
 
+#![allow(
+    unused_qualifications,
+    reason = "the derived parameter code is fully qualified"
+)]
+
 use super::{
     auth::{Admin, Viewer},
     body::{Body, Parameters, Part},
@@ -63,12 +68,18 @@ pub async fn list(
 /// One node with its last report.
 #[utoipa::path(get, path = "/api/v1/nodes/{id}", tag = "nodes", params(("id" = String, Path)),
     responses((status = 200, body = NodeInfo), (status = 404, description = "not-found", body = Problem)))]
-pub async fn get(State(hub): State<Arc<Hub>>, _viewer: Viewer, Part(id): Part<NodeId>) -> Result<Json<NodeInfo>> {
+pub async fn get(
+    State(hub): State<Arc<Hub>>,
+    _viewer: Viewer,
+    Part(id): Part<NodeId>,
+) -> Result<Json<NodeInfo>> {
     Ok(Json(find(&hub, &id).await?))
 }
 
 async fn find(hub: &Hub, id: &NodeId) -> Result<NodeInfo> {
-    nodes::get(hub.database.read(), id).await?.ok_or_else(|| unknown(id))
+    nodes::get(hub.database.read(), id)
+        .await?
+        .ok_or_else(|| unknown(id))
 }
 
 /// 404: no such node.
@@ -79,17 +90,30 @@ pub fn unknown(id: &NodeId) -> ApiError {
 /// Removes a node: its certificates are revoked, its session ends, its document is withdrawn.
 #[utoipa::path(delete, path = "/api/v1/nodes/{id}", tag = "nodes", params(("id" = String, Path)),
     responses((status = 204), (status = 404, description = "not-found", body = Problem)))]
-pub async fn delete(State(hub): State<Arc<Hub>>, Admin(who): Admin, Part(id): Part<NodeId>) -> Result<StatusCode> {
+pub async fn delete(
+    State(hub): State<Arc<Hub>>,
+    Admin(who): Admin,
+    Part(id): Part<NodeId>,
+) -> Result<StatusCode> {
     let mut tx = hub.database.write().await?;
     if !nodes::delete(&mut tx, &id, Timestamp::now()).await? {
         return Err(unknown(&id));
     }
     let actor = Actor::Operator(who.name);
-    audit::record(&mut tx, &actor, "node.delete", &format!("node/{id}"), "certificates revoked").await?;
+    audit::record(
+        &mut tx,
+        &actor,
+        "node.delete",
+        &format!("node/{id}"),
+        "certificates revoked",
+    )
+    .await?;
     tx.commit().await?;
     hub.outbox.notify_one();
     hub.deleted(&id);
-    hub.write_revoked().await.map_err(|error| ApiError::internal(&error))?;
+    hub.write_revoked()
+        .await
+        .map_err(|error| ApiError::internal(&error))?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -115,9 +139,19 @@ pub async fn patch_labels(
     check_labels(&labels)?;
     if labels != before {
         nodes::set_labels(&mut tx, &id, &labels).await?;
-        let shown: Vec<_> = labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        let shown: Vec<_> = labels
+            .iter()
+            .map(|(key, value)| format!("{key}={value}"))
+            .collect();
         let actor = Actor::Operator(who.name);
-        audit::record(&mut tx, &actor, "node.label", &format!("node/{id}"), &shown.join(",")).await?;
+        audit::record(
+            &mut tx,
+            &actor,
+            "node.label",
+            &format!("node/{id}"),
+            &shown.join(","),
+        )
+        .await?;
         tx.commit().await?;
         hub.changed(&id);
     } else {

@@ -1,7 +1,7 @@
 //! Operators: who may use this API.
 
 use super::{
-    auth::{Admin, Viewer, new_bearer_token},
+    auth::{Admin, Viewer},
     body::{Body, Part},
     error::{ApiError, Result},
 };
@@ -36,7 +36,14 @@ pub async fn create(
     Admin(who): Admin,
     Body(request): Body<CreateOperator>,
 ) -> Result<(StatusCode, Json<CreatedOperator>)> {
-    let made = add(&hub.database, &Actor::Operator(who.name), &request.name, request.role).await?;
+    let made = add(
+        &hub.database,
+        &Actor::Operator(who.name),
+        &request.name,
+        request.role,
+        new_token()?,
+    )
+    .await?;
     Ok((StatusCode::CREATED, Json(made)))
 }
 
@@ -44,11 +51,19 @@ pub async fn create(
 #[utoipa::path(delete, path = "/api/v1/operators/{name}", tag = "operators", params(("name" = String, Path)),
     responses((status = 204), (status = 404, description = "not-found", body = Problem),
         (status = 409, description = "conflict: the last administrator", body = Problem)))]
-pub async fn delete(State(hub): State<Arc<Hub>>, Admin(who): Admin, Part(name): Part<NodeId>) -> Result<StatusCode> {
+pub async fn delete(
+    State(hub): State<Arc<Hub>>,
+    Admin(who): Admin,
+    Part(name): Part<NodeId>,
+) -> Result<StatusCode> {
     let mut tx = hub.database.write().await?;
     let others = operators::other_admins(&mut tx, name.as_str()).await?;
     if !operators::delete(&mut tx, name.as_str()).await? {
-        return Err(ApiError::not_found("operator", &name, "`holdfastctl` lists operators under /api/v1/operators"));
+        return Err(ApiError::not_found(
+            "operator",
+            &name,
+            "`holdfastctl` lists operators under /api/v1/operators",
+        ));
     }
     if others == 0 {
         return Err(ApiError::conflict(
@@ -57,13 +72,28 @@ pub async fn delete(State(hub): State<Arc<Hub>>, Admin(who): Admin, Part(name): 
         ));
     }
     let actor = Actor::Operator(who.name);
-    audit::record(&mut tx, &actor, "operator.delete", &format!("operator/{name}"), "").await?;
+    audit::record(
+        &mut tx,
+        &actor,
+        "operator.delete",
+        &format!("operator/{name}"),
+        "",
+    )
+    .await?;
     tx.commit().await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
+pub use super::auth::new_bearer_token as new_token;
+
 /// Adds an operator, here and from the command line.
-pub async fn add(database: &Database, actor: &Actor, name: &str, role: OperatorRole) -> Result<CreatedOperator> {
+pub async fn add(
+    database: &Database,
+    actor: &Actor,
+    name: &str,
+    role: OperatorRole,
+    bearer_token: String,
+) -> Result<CreatedOperator> {
     let name: NodeId = name
         .parse()
         .map_err(|error| ApiError::bad_request(format!("name: {error}"), "choose another name"))?;
@@ -72,7 +102,6 @@ pub async fn add(database: &Database, actor: &Actor, name: &str, role: OperatorR
         role,
         created_at: Timestamp::now(),
     };
-    let bearer_token = new_bearer_token()?;
     let mut tx = database.write().await?;
     if !operators::insert(&mut tx, &operator, &Digest::of(bearer_token.as_bytes())).await? {
         return Err(ApiError::conflict(
@@ -84,7 +113,17 @@ pub async fn add(database: &Database, actor: &Actor, name: &str, role: OperatorR
         OperatorRole::Admin => "admin",
         OperatorRole::Viewer => "viewer",
     };
-    audit::record(&mut tx, actor, "operator.create", &format!("operator/{name}"), role).await?;
+    audit::record(
+        &mut tx,
+        actor,
+        "operator.create",
+        &format!("operator/{name}"),
+        role,
+    )
+    .await?;
     tx.commit().await?;
-    Ok(CreatedOperator { operator, bearer_token })
+    Ok(CreatedOperator {
+        operator,
+        bearer_token,
+    })
 }

@@ -16,11 +16,7 @@ use crate::{
     releases,
     selector::Selector,
 };
-use axum::{
-    Json,
-    body::Body as HttpBody,
-    extract::State,
-};
+use axum::{Json, body::Body as HttpBody, extract::State};
 use futures::TryStreamExt as _;
 use holdfast_protocol::{
     Digest, NodeId, Problem, codes,
@@ -29,7 +25,11 @@ use holdfast_protocol::{
 };
 use http::StatusCode;
 use jiff::Timestamp;
-use std::{collections::{BTreeMap, BTreeSet}, io, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    sync::Arc,
+};
 
 /// All releases, newest first, without their content.
 #[utoipa::path(get, path = "/api/v1/releases", tag = "releases", responses((status = 200, body = [ReleaseInfo])))]
@@ -40,7 +40,11 @@ pub async fn list(State(hub): State<Arc<Hub>>, _viewer: Viewer) -> Result<Json<V
 /// One release with its content.
 #[utoipa::path(get, path = "/api/v1/releases/{name}", tag = "releases", params(("name" = String, Path)),
     responses((status = 200, body = ReleaseInfo), (status = 404, description = "not-found", body = Problem)))]
-pub async fn get(State(hub): State<Arc<Hub>>, _viewer: Viewer, Part(name): Part<NodeId>) -> Result<Json<ReleaseInfo>> {
+pub async fn get(
+    State(hub): State<Arc<Hub>>,
+    _viewer: Viewer,
+    Part(name): Part<NodeId>,
+) -> Result<Json<ReleaseInfo>> {
     Ok(Json(find(&hub, &name).await?))
 }
 
@@ -78,7 +82,14 @@ pub async fn create(
     if stored::insert(&mut tx, &info, &request.content).await? {
         let actor = Actor::Operator(who.name);
         let detail = info.digest.to_string();
-        audit::record(&mut tx, &actor, "release.create", &format!("release/{name}"), &detail).await?;
+        audit::record(
+            &mut tx,
+            &actor,
+            "release.create",
+            &format!("release/{name}"),
+            &detail,
+        )
+        .await?;
         tx.commit().await?;
         return Ok((StatusCode::CREATED, Json(info)));
     }
@@ -90,7 +101,13 @@ pub async fn create(
             "choose another name, such as one with a version in it",
         ));
     }
-    Ok((StatusCode::OK, Json(ReleaseInfo { content: None, ..there })))
+    Ok((
+        StatusCode::OK,
+        Json(ReleaseInfo {
+            content: None,
+            ..there
+        }),
+    ))
 }
 
 /// Gives a release to nodes at once: by name, by selector, or both.
@@ -122,7 +139,12 @@ pub async fn assign(
         chosen.insert(node);
     }
     if let Some(selector) = &selector {
-        chosen.extend(known.iter().filter(|(_, labels)| selector.matches(labels)).map(|(node, _)| node));
+        chosen.extend(
+            known
+                .iter()
+                .filter(|(_, labels)| selector.matches(labels))
+                .map(|(node, _)| node),
+        );
     }
     let mut generations = BTreeMap::new();
     for &node in &chosen {
@@ -136,7 +158,14 @@ pub async fn assign(
         .collect();
     let detail = format!("to {} nodes: {}", generations.len(), shown.join(","));
     let actor = Actor::Operator(who.name);
-    audit::record(&mut tx, &actor, "release.assign", &format!("release/{name}"), &detail).await?;
+    audit::record(
+        &mut tx,
+        &actor,
+        "release.assign",
+        &format!("release/{name}"),
+        &detail,
+    )
+    .await?;
     tx.commit().await?;
     hub.outbox.notify_one();
     for node in generations.keys() {
@@ -166,13 +195,24 @@ pub async fn put_blob(
     }
     let limit = hub.config.api.max_blob_bytes;
     let size = BlobFiles::new(&hub.config.data_dir)
-        .store(&digest, limit, body.into_data_stream().map_err(|error| error.to_string()))
+        .store(
+            &digest,
+            limit,
+            body.into_data_stream().map_err(|error| error.to_string()),
+        )
         .await?;
     let blob = BlobRef { digest, size };
     let mut tx = hub.database.write().await?;
     if blobs::insert(&mut tx, &blob, &who.name, Timestamp::now()).await? {
         let actor = Actor::Operator(who.name);
-        audit::record(&mut tx, &actor, "blob.upload", &format!("blob/{digest}"), &format!("{size} bytes")).await?;
+        audit::record(
+            &mut tx,
+            &actor,
+            "blob.upload",
+            &format!("blob/{digest}"),
+            &format!("{size} bytes"),
+        )
+        .await?;
     }
     tx.commit().await?;
     Ok((StatusCode::CREATED, Json(blob)))

@@ -42,7 +42,14 @@ pub async fn create(
         }
         let mut tx = hub.database.write().await?;
         let actor = Actor::Address(from.to_string());
-        audit::record(&mut tx, &actor, "session.create.refused", "hub", "unknown bearer token").await?;
+        audit::record(
+            &mut tx,
+            &actor,
+            "session.create.refused",
+            "hub",
+            "unknown bearer token",
+        )
+        .await?;
         tx.commit().await?;
         return Err(ApiError::unauthenticated("the bearer token is unknown"));
     };
@@ -53,9 +60,23 @@ pub async fn create(
         .checked_add(lifetime)
         .map_err(|error| ApiError::internal(&error))?;
     let mut tx = hub.database.write().await?;
-    operators::insert_session(&mut tx, &Digest::of(session.as_bytes()), &who.name, now, expires_at).await?;
+    operators::insert_session(
+        &mut tx,
+        &Digest::of(session.as_bytes()),
+        &who.name,
+        now,
+        expires_at,
+    )
+    .await?;
     let actor = Actor::Operator(who.name.clone());
-    audit::record(&mut tx, &actor, "session.create", &format!("operator/{}", who.name), &format!("from {from}")).await?;
+    audit::record(
+        &mut tx,
+        &actor,
+        "session.create",
+        &format!("operator/{}", who.name),
+        &format!("from {from}"),
+    )
+    .await?;
     tx.commit().await?;
     let cookie = cookie(&session, lifetime.as_secs(), encrypted(&peer, &headers))?;
     Ok(([(header::SET_COOKIE, cookie)], Json(who)).into_response())
@@ -87,7 +108,10 @@ pub async fn whoami(Viewer(who): Viewer) -> Json<WhoAmI> {
 /// Whether the browser's connection is encrypted, here or at the proxy before the plain listener. To lie about it would only make a
 /// caller's own cookie stricter.
 fn encrypted(peer: &Peer, headers: &HeaderMap) -> bool {
-    peer.tls || headers.get("x-forwarded-proto").is_some_and(|value| value == "https")
+    peer.tls
+        || headers
+            .get("x-forwarded-proto")
+            .is_some_and(|value| value == "https")
 }
 
 fn cookie(value: &str, seconds: u64, secure: bool) -> Result<HeaderValue> {

@@ -3,10 +3,7 @@
 //! Guarantees: it starts with a `tick`; every change after that is sent, or the stream ends (a reader that is too slow connects again and reads
 //! everything anew). Several quick changes of one node may come as one.
 
-use super::{
-    auth::Viewer,
-    error::Result,
-};
+use super::{auth::Viewer, error::Result};
 use crate::{
     database::nodes,
     hub::{Change, Hub},
@@ -23,7 +20,10 @@ use holdfast_protocol::operator::{NodeDeleted, StreamEvent, Tick};
 use http::header;
 use jiff::Timestamp;
 use std::{collections::HashSet, convert::Infallible, sync::Arc, time::Duration};
-use tokio::sync::broadcast::{Receiver, error::{RecvError, TryRecvError}};
+use tokio::sync::broadcast::{
+    Receiver,
+    error::{RecvError, TryRecvError},
+};
 
 /// A sign of life at least this often; the reader's own patience is a multiple of it.
 const TICK: Duration = Duration::from_secs(10);
@@ -124,7 +124,9 @@ impl Reader {
 }
 
 fn tick() -> Option<String> {
-    render(&StreamEvent::Tick(Tick { now: Timestamp::now() }))
+    render(&StreamEvent::Tick(Tick {
+        now: Timestamp::now(),
+    }))
 }
 
 fn render(event: &StreamEvent) -> Option<String> {
@@ -133,6 +135,8 @@ fn render(event: &StreamEvent) -> Option<String> {
         StreamEvent::NodeDeleted(deleted) => serde_json::to_string(deleted),
         StreamEvent::Tick(tick) => serde_json::to_string(tick),
     };
-    let data = data.inspect_err(|error| tracing::error!(%error, "an event cannot be written")).ok()?;
+    let data = data
+        .inspect_err(|error| tracing::error!(%error, "an event cannot be written"))
+        .ok()?;
     Some(format!("event: {}\ndata: {data}\n\n", event.name()))
 }

@@ -87,10 +87,19 @@ pub async fn create(
     let detail = format!(
         "until {}{}",
         info.expires_at,
-        info.node_name.as_ref().map_or_else(String::new, |name: &NodeId| format!(" for node {name}"))
+        info.node_name
+            .as_ref()
+            .map_or_else(String::new, |name: &NodeId| format!(" for node {name}"))
     );
     let actor = Actor::Operator(who.name);
-    audit::record(&mut tx, &actor, "token.create", &format!("token/{}", info.id), &detail).await?;
+    audit::record(
+        &mut tx,
+        &actor,
+        "token.create",
+        &format!("token/{}", info.id),
+        &detail,
+    )
+    .await?;
     tx.commit().await?;
     let made = CreatedToken {
         token: token.to_string(),
@@ -103,10 +112,18 @@ pub async fn create(
 #[utoipa::path(delete, path = "/api/v1/tokens/{id}", tag = "tokens", params(("id" = String, Path)),
     responses((status = 204), (status = 404, description = "not-found", body = Problem),
         (status = 409, description = "conflict: a box used it already", body = Problem)))]
-pub async fn revoke(State(hub): State<Arc<Hub>>, Admin(who): Admin, Part(id): Part<String>) -> Result<StatusCode> {
+pub async fn revoke(
+    State(hub): State<Arc<Hub>>,
+    Admin(who): Admin,
+    Part(id): Part<String>,
+) -> Result<StatusCode> {
     let mut tx = hub.database.write().await?;
     let Some(token) = tokens::get_for_update(&mut tx, &id, Timestamp::now()).await? else {
-        return Err(ApiError::not_found("enrolment token", &id, "`holdfastctl token list` lists them"));
+        return Err(ApiError::not_found(
+            "enrolment token",
+            &id,
+            "`holdfastctl token list` lists them",
+        ));
     };
     if let Some(node) = &token.info.spent_by {
         return Err(ApiError::conflict(

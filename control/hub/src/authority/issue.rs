@@ -58,9 +58,13 @@ impl Request {
     pub fn from_pem(text: &str) -> Result<Self, CsrError> {
         let malformed = |reason: &dyn ToString| CsrError::Malformed(reason.to_string());
         if text.len() > MAX_REQUEST_BYTES {
-            return Err(malformed(&format!("it has {} bytes; at most {MAX_REQUEST_BYTES}", text.len())));
+            return Err(malformed(&format!(
+                "it has {} bytes; at most {MAX_REQUEST_BYTES}",
+                text.len()
+            )));
         }
-        let (_, block) = x509_parser::pem::parse_x509_pem(text.as_bytes()).map_err(|error| malformed(&error))?;
+        let (_, block) =
+            x509_parser::pem::parse_x509_pem(text.as_bytes()).map_err(|error| malformed(&error))?;
         if block.label != "CERTIFICATE REQUEST" {
             return Err(malformed(&format!("it is a {:?}", block.label)));
         }
@@ -113,7 +117,11 @@ pub(super) fn node(
     let mut params = params(node, lifetime)?;
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
     let not_after = params.not_after.unix_timestamp();
-    let serial = params.serial_number.as_ref().map(|serial| hex(serial.as_ref())).unwrap_or_default();
+    let serial = params
+        .serial_number
+        .as_ref()
+        .map(|serial| hex(serial.as_ref()))
+        .unwrap_or_default();
     let certificate = params
         .signed_by(&request.key, issuer)
         .map_err(|error| KeyError::issue(&error))?;
@@ -146,7 +154,9 @@ pub(super) fn server(
             })?),
         });
     }
-    let certificate = params.signed_by(&key, issuer).map_err(|error| KeyError::issue(&error))?;
+    let certificate = params
+        .signed_by(&key, issuer)
+        .map_err(|error| KeyError::issue(&error))?;
     Ok((pem("CERTIFICATE", certificate.der()), key.serialize_pem()))
 }
 

@@ -92,8 +92,8 @@ pub(super) fn signing_key(path: &Path, first_start: FirstStart) -> Result<Ed2551
             Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).map_err(|error| KeyError::issue(&error))?;
         Ok(pem("PRIVATE KEY", der.as_ref()))
     })?;
-    let der =
-        PrivatePkcs8KeyDer::from_pem_slice(pem.as_bytes()).map_err(|error| KeyError::unusable(path, &error))?;
+    let der = PrivatePkcs8KeyDer::from_pem_slice(pem.as_bytes())
+        .map_err(|error| KeyError::unusable(path, &error))?;
     Ed25519KeyPair::from_pkcs8_maybe_unchecked(der.secret_pkcs8_der())
         .map_err(|error| KeyError::unusable(path, &error))
 }

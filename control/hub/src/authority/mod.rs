@@ -130,8 +130,10 @@ impl Authority {
             files::write(path, content.as_bytes(), mode).map_err(|error| KeyError::io(path, error))?;
         }
         tracing::info!(names = names.join(","), "the hub's certificate was renewed");
-        Ok(issue::due(&tls.certificate_file, &tls.key_file, &self.certificate_pem, names)
-            .unwrap_or_else(Timestamp::now))
+        Ok(
+            issue::due(&tls.certificate_file, &tls.key_file, &self.certificate_pem, names)
+                .unwrap_or_else(Timestamp::now),
+        )
     }
 
     /// Writes the list of revoked certificates: serial numbers (hex) with the time of their revocation.
@@ -148,7 +150,9 @@ impl Authority {
 
     /// Signs the current time.
     pub fn signed_time(&self) -> Envelope {
-        let statement = TimeStatement { time: Timestamp::now() };
+        let statement = TimeStatement {
+            time: Timestamp::now(),
+        };
         // A struct of one text always serialises.
         let payload = serde_json::to_vec(&statement).unwrap_or_default();
         Envelope::sign(TIME_TYPE, payload, &[&self.time])

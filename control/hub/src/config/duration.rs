@@ -9,7 +9,9 @@ pub struct TextDuration(pub Duration);
 
 /// A text that is not a duration.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{found:?} is not a duration: write a whole number with its unit, such as \"90s\", \"15m\", \"24h\" or \"30d\"")]
+#[error(
+    "{found:?} is not a duration: write a whole number with its unit, such as \"90s\", \"15m\", \"24h\" or \"30d\""
+)]
 pub struct InvalidTextDuration {
     found: String,
 }
@@ -52,7 +54,9 @@ impl Serialize for TextDuration {
 
 impl<'de> Deserialize<'de> for TextDuration {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(serde::de::Error::custom)
     }
 }
 
@@ -70,7 +74,16 @@ mod tests {
 
     #[test]
     fn a_number_without_unit_or_out_of_range_is_refused() {
-        for text in ["", "90", "s", "1w", "-1s", "1.5h", "99999999999999999999d", "999999999999999999d"] {
+        for text in [
+            "",
+            "90",
+            "s",
+            "1w",
+            "-1s",
+            "1.5h",
+            "99999999999999999999d",
+            "999999999999999999d",
+        ] {
             assert!(text.parse::<TextDuration>().is_err(), "{text}");
         }
     }

@@ -113,9 +113,7 @@ pub fn nearest<'a>(text: &str, candidates: impl Iterator<Item = &'a str>) -> Opt
 
 /// The page of all keys, as Markdown.
 pub fn markdown() -> String {
-    let mut text = String::from(
-        "| key | type | default | what it does |\n|---|---|---|---|\n",
-    );
+    let mut text = String::from("| key | type | default | what it does |\n|---|---|---|---|\n");
     for key in keys() {
         text.push_str(&format!(
             "| `{}` | {} | `{}` | {} |\n",
@@ -160,7 +158,9 @@ mod tests {
 
     #[test]
     fn a_value_of_the_wrong_type_names_its_place() {
-        let error = parse("[api]\nlisten = 8443\n", "hub.toml").unwrap_err().to_string();
+        let error = parse("[api]\nlisten = 8443\n", "hub.toml")
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("line 2"), "{error}");
     }
 
@@ -174,7 +174,9 @@ mod tests {
 
     #[test]
     fn an_external_broker_needs_an_address() {
-        let error = parse("[broker]\nkind = \"external\"\n", "hub.toml").unwrap_err().to_string();
+        let error = parse("[broker]\nkind = \"external\"\n", "hub.toml")
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("broker.address"), "{error}");
     }
 }

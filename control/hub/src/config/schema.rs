@@ -101,6 +101,8 @@ section! {
         address: Option<String> = None, "host:port";
         /// Addresses that nodes are told to connect to, `mqtts://host:port`, in the order to try. Where unset: the public host of the API with the broker's port.
         public: Vec<String> = Vec::new(), "list of mqtts URLs";
+        /// Program and arguments to run after a certificate was revoked and the revocation list written, so that an external broker reads it again and ends the session. Not run by a shell.
+        revocation_command: Vec<String> = Vec::new(), "list of texts";
     }
 }
 
@@ -199,7 +201,9 @@ impl Config {
         {
             return invalid(
                 "api.plain_listen",
-                format!("{plain} is reachable from other machines without TLS; use a loopback address, or set api.plain_allow_remote = true"),
+                format!(
+                    "{plain} is reachable from other machines without TLS; use a loopback address, or set api.plain_allow_remote = true"
+                ),
             );
         }
         if let Some(url) = &self.api.public_url
@@ -220,8 +224,16 @@ impl Config {
         }
         let lifetimes = [
             ("enrolment.token_lifetime", self.enrolment.token_lifetime, 366),
-            ("enrolment.certificate_lifetime", self.enrolment.certificate_lifetime, 3_660),
-            ("enrolment.hub_certificate_lifetime", self.enrolment.hub_certificate_lifetime, 3_660),
+            (
+                "enrolment.certificate_lifetime",
+                self.enrolment.certificate_lifetime,
+                3_660,
+            ),
+            (
+                "enrolment.hub_certificate_lifetime",
+                self.enrolment.hub_certificate_lifetime,
+                3_660,
+            ),
             ("api.session_lifetime", self.api.session_lifetime, 366),
         ];
         for (key, TextDuration(lifetime), days) in lifetimes {
@@ -246,7 +258,8 @@ pub fn keys() -> Vec<Key> {
         name: "data_dir",
         kind: "path",
         default: format!("\"{DATA_DIR}\""),
-        doc: "Directory of the database, the keys and the blobs; made with mode 0700 where it is missing.".to_owned(),
+        doc: "Directory of the database, the keys and the blobs; made with mode 0700 where it is missing."
+            .to_owned(),
     }];
     Api::keys(&mut keys);
     Broker::keys(&mut keys);

@@ -94,11 +94,13 @@ pub async fn store(
         .execute(&mut **tx)
         .await?;
     for digest in blobs {
-        sqlx::query("INSERT INTO document_blobs (node, digest) VALUES ($1, $2) ON CONFLICT (node, digest) DO NOTHING")
-            .bind(node.as_str())
-            .bind(digest.to_string())
-            .execute(&mut **tx)
-            .await?;
+        sqlx::query(
+            "INSERT INTO document_blobs (node, digest) VALUES ($1, $2) ON CONFLICT (node, digest) DO NOTHING",
+        )
+        .bind(node.as_str())
+        .bind(digest.to_string())
+        .execute(&mut **tx)
+        .await?;
     }
     enqueue(tx, node, Action::Publish).await
 }
@@ -146,7 +148,9 @@ pub async fn pending(pool: &SqlitePool, limit: u32) -> Result<Vec<Pending>> {
 
 /// Number of rows in the outbox.
 pub async fn count_pending(pool: &SqlitePool) -> Result<i64> {
-    Ok(sqlx::query_scalar("SELECT COUNT(*) FROM outbox").fetch_one(pool).await?)
+    Ok(sqlx::query_scalar("SELECT COUNT(*) FROM outbox")
+        .fetch_one(pool)
+        .await?)
 }
 
 /// Removes what is done, except where something newer was asked since.
@@ -159,20 +163,31 @@ pub async fn done(tx: &mut Write, pending: &Pending) -> Result<()> {
     Ok(())
 }
 
+/// All nodes that have a document.
+pub async fn nodes(pool: &SqlitePool) -> Result<Vec<NodeId>> {
+    let names: Vec<String> = sqlx::query_scalar("SELECT node FROM documents ORDER BY node")
+        .fetch_all(pool)
+        .await?;
+    Ok(names.iter().filter_map(|name| name.parse().ok()).collect())
+}
+
 /// The newest document of a node: its envelope in JSON.
 pub async fn envelope(pool: &SqlitePool, node: &NodeId) -> Result<Option<String>> {
-    Ok(sqlx::query_scalar("SELECT envelope FROM documents WHERE node = $1")
-        .bind(node.as_str())
-        .fetch_optional(pool)
-        .await?)
+    Ok(
+        sqlx::query_scalar("SELECT envelope FROM documents WHERE node = $1")
+            .bind(node.as_str())
+            .fetch_optional(pool)
+            .await?,
+    )
 }
 
 /// Whether the newest document of `node` names the blob.
 pub async fn names_blob(pool: &SqlitePool, node: &NodeId, digest: &Digest) -> Result<bool> {
-    let found: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM document_blobs WHERE node = $1 AND digest = $2")
-        .bind(node.as_str())
-        .bind(digest.to_string())
-        .fetch_one(pool)
-        .await?;
+    let found: i64 =
+        sqlx::query_scalar("SELECT COUNT(*) FROM document_blobs WHERE node = $1 AND digest = $2")
+            .bind(node.as_str())
+            .bind(digest.to_string())
+            .fetch_one(pool)
+            .await?;
     Ok(found > 0)
 }

@@ -2,7 +2,8 @@
 
 use super::{DatabaseError, Result, Write, from_json, micros, parse, timestamp, to_json};
 use holdfast_protocol::{
-    Digest, Generation, NodeId, enrol::HardwareFacts,
+    Digest, Generation, NodeId,
+    enrol::HardwareFacts,
     operator::{Labels, NodeInfo},
     report::{Health, StatusReport},
 };
@@ -59,7 +60,12 @@ pub async fn key_digest(tx: &mut Write, id: &NodeId) -> Result<Option<Digest>> {
 
 /// Adds a node with its first certificate, or, where the same key enrols again, brings it up to date. The reports of
 /// before are forgotten, for the box may count from the start again.
-pub async fn enrol(tx: &mut Write, node: &Enrolled<'_>, issued: &IssuedCertificate, now: Timestamp) -> Result<()> {
+pub async fn enrol(
+    tx: &mut Write,
+    node: &Enrolled<'_>,
+    issued: &IssuedCertificate,
+    now: Timestamp,
+) -> Result<()> {
     sqlx::query(
         "INSERT INTO nodes (id, labels, hardware, enrolled_at, key_digest, certificate_expires_at) VALUES ($1, $2, $3, $4, $5, $6) \
          ON CONFLICT (id) DO UPDATE SET labels = excluded.labels, hardware = excluded.hardware, enrolled_at = excluded.enrolled_at, \
@@ -127,7 +133,9 @@ pub async fn revoked(pool: &SqlitePool, now: Timestamp) -> Result<Vec<(String, T
     .bind(micros(now))
     .fetch_all(pool)
     .await?;
-    rows.into_iter().map(|(serial, at)| Ok((serial, timestamp(at)?))).collect()
+    rows.into_iter()
+        .map(|(serial, at)| Ok((serial, timestamp(at)?)))
+        .collect()
 }
 
 /// Number for the next revocation list.
@@ -199,7 +207,12 @@ const SELECT_ONE: &str = "SELECT n.*, d.epoch AS wanted_epoch, d.counter AS want
 
 /// All nodes by name.
 pub async fn list(pool: &SqlitePool) -> Result<Vec<NodeInfo>> {
-    sqlx::query(SELECT).fetch_all(pool).await?.iter().map(read).collect()
+    sqlx::query(SELECT)
+        .fetch_all(pool)
+        .await?
+        .iter()
+        .map(read)
+        .collect()
 }
 
 /// One node.

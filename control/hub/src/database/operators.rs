@@ -77,11 +77,18 @@ pub async fn list(pool: &SqlitePool) -> Result<Vec<Operator>> {
 ///
 /// The look-up is by hash: its time tells nothing about the token itself, which is 256 random bits.
 pub async fn by_token_hash(pool: &SqlitePool, hash: &Digest) -> Result<Option<WhoAmI>> {
-    let row: Option<(String, String)> = sqlx::query_as("SELECT name, role FROM operators WHERE token_hash = $1")
-        .bind(hash.to_string())
-        .fetch_optional(pool)
-        .await?;
-    row.map(|(name, text)| Ok(WhoAmI { name, role: role(&text)? })).transpose()
+    let row: Option<(String, String)> =
+        sqlx::query_as("SELECT name, role FROM operators WHERE token_hash = $1")
+            .bind(hash.to_string())
+            .fetch_optional(pool)
+            .await?;
+    row.map(|(name, text)| {
+        Ok(WhoAmI {
+            name,
+            role: role(&text)?,
+        })
+    })
+    .transpose()
 }
 
 /// Adds a browser session, and removes those that are over.
@@ -114,7 +121,13 @@ pub async fn by_session_hash(pool: &SqlitePool, hash: &Digest, now: Timestamp) -
     .bind(micros(now))
     .fetch_optional(pool)
     .await?;
-    row.map(|(name, text)| Ok(WhoAmI { name, role: role(&text)? })).transpose()
+    row.map(|(name, text)| {
+        Ok(WhoAmI {
+            name,
+            role: role(&text)?,
+        })
+    })
+    .transpose()
 }
 
 /// Ends a browser session.
