@@ -55,7 +55,7 @@ pub enum Command {
     /// What was done or tried at the hub, newest first
     Audit {
         /// How many entries
-        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1_000))]
         limit: u32,
     },
     /// Who you are to the hub
@@ -89,7 +89,7 @@ pub struct Login {
     /// File that holds the operator token, or - for the standard input; asked for where absent
     #[arg(long, value_name = "FILE", env = "HOLDFAST_TOKEN_FILE")]
     pub token_file: Option<PathBuf>,
-    /// CA certificate of the hub (its authority/ca.pem)
+    /// CA certificate of the hub (keys/ca.pem below its data directory)
     #[arg(long, value_name = "FILE", conflicts_with = "pin")]
     pub ca: Option<PathBuf>,
     /// Digest of the hub's CA key, sha256:…

@@ -92,7 +92,7 @@ async fn check_identity(context: &Context) -> Result<()> {
                     context.hub
                 ),
                 format!(
-                    "compare it with the pin of the hub's authority/ca.pem, on the hub's machine:\n      openssl x509 -in ca.pem -pubkey -noout | openssl pkey -pubin -outform der | sha256sum\n    if they are the same, log in with: --pin {pin}"
+                    "compare it with the pin of the hub's keys/ca.pem (below its data directory), on the hub's machine:\n      openssl x509 -in ca.pem -pubkey -noout | openssl pkey -pubin -outform der | sha256sum\n    if they are the same, log in with: --pin {pin}"
                 ),
             ))
         }
