@@ -160,10 +160,13 @@ impl Machine<'_> {
 
     /// Begins with a newer document, wherever the older one was.
     fn accept(&mut self, document: DocumentRef) {
+        let mut was_writing = false;
         let waits = match mem::take(&mut self.state.stage) {
-            Stage::Fetching { work, wait } | Stage::Applying { work, wait } => {
+            Stage::Applying { work, wait } => {
+                was_writing = true;
                 [Some(wait.ticket()), work.deadline]
             }
+            Stage::Fetching { work, wait } => [Some(wait.ticket()), work.deadline],
             Stage::WaitingForKubernetes { work } | Stage::Verifying { work } => [work.deadline, None],
             Stage::Idle | Stage::Committed { .. } | Stage::Failed { .. } => [None, None],
         };
@@ -171,6 +174,14 @@ impl Machine<'_> {
             self.cancel(ticket);
         }
         self.enter_fetching(Work::of(document));
+        // Blobs may take days to come. What the older document was in the middle of is brought to its end meanwhile.
+        if was_writing && matches!(self.state.stage, Stage::Fetching { .. }) {
+            if let Some(upkeep) = &mut self.state.upkeep {
+                upkeep.recheck = true;
+            }
+            self.observe();
+            self.correct();
+        }
     }
 
     fn blobs_ready(&mut self, ticket: Ticket) {
@@ -354,6 +365,11 @@ impl Machine<'_> {
 
     fn readiness_changed(&mut self, ticket: Ticket, summary: Summary) {
         let observed = self.state.upkeep.as_ref().and_then(|upkeep| upkeep.observation);
+        if let Some(upkeep) = &mut self.state.upkeep
+            && upkeep.observation == Some(ticket)
+        {
+            upkeep.recheck = false;
+        }
         match mem::take(&mut self.state.stage) {
             Stage::Verifying { work } if observed == Some(ticket) => {
                 if summary.health == Health::Healthy {
@@ -609,7 +625,7 @@ impl Machine<'_> {
         self.effects.push(Effect::Verify {
             ticket,
             document: upkeep.document.clone(),
-            recheck: mem::take(&mut upkeep.recheck),
+            recheck: upkeep.recheck,
         });
     }
 

@@ -48,6 +48,8 @@
 
 mod machine;
 #[cfg(test)]
+mod properties;
+#[cfg(test)]
 mod tests;
 
 use crate::{admission::VerifiedDocument, failure::Failure, object::ObjectKey, readiness::Summary};
@@ -224,8 +226,9 @@ pub enum Effect {
         ticket: Ticket,
         /// The document.
         document: DocumentRef,
-        /// Whether nothing is known yet of what happened to the objects in the meantime (after a start of the daemon): each is
-        /// written once again, which changes nothing where nothing differs.
+        /// Whether nothing is known of what happened to the objects in the meantime (after a start of the daemon, or where writing
+        /// them was cut off): each object of the document is written once again before the first [`Event::ReadinessChanged`],
+        /// which changes nothing where nothing differs. Nothing is pruned.
         recheck: bool,
     },
     /// Ring with [`Event::RetryDue`] after the backoff's delay for this attempt.
