@@ -152,6 +152,17 @@ both! {
         assert_eq!(last, Some((newest.id.clone(), true)));
     }
 
+    async fn a_node_that_flaps_gets_in_every_time(rig: Rig) {
+        let identity = rig.authority.node("shop-17");
+        let mut newest = None;
+        for _ in 0..100 {
+            // The old connection is still there when the new one comes, or has just gone: both happen.
+            let node = rig.node_with("shop-17", identity.clone()).await;
+            drop(newest.replace(node));
+        }
+        rig.assert_untouched(&mut newest.unwrap(), "after").await;
+    }
+
     async fn nodes_do_not_share_their_desired_states(rig: Rig) {
         let mut one = rig.node("one").await;
         let mut two = rig.node("two").await;
@@ -242,7 +253,11 @@ async fn the_hub_starts_without_its_external_broker() {
     let directory = tempfile::tempdir().unwrap();
     let authority = broker_support::certificates::Authority::new();
     // A port where nobody listens.
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
     let settings = ExternalSettings {
         host: "127.0.0.1".to_owned(),
         port,

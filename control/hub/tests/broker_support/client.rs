@@ -1,6 +1,9 @@
 //! An MQTT 5 client that does exactly what it is told, packet by packet, the forbidden included.
 
-use super::{certificates::{Authority, Identity}, within};
+use super::{
+    certificates::{Authority, Identity},
+    within,
+};
 use bytes::Bytes;
 use futures::{SinkExt, StreamExt};
 use holdfast_protocol::{

@@ -126,7 +126,8 @@ impl Rig {
         match self.running.take().unwrap() {
             Running::Embedded(broker) => {
                 broker.stop().await;
-                let (running, broker, port) = embedded(&self.hub_tls, &self.limits, self.port, &self.hub).await;
+                let (running, broker, port) =
+                    embedded(&self.hub_tls, &self.limits, self.port, &self.hub).await;
                 assert_eq!(port, self.port);
                 self.broker = broker;
                 self.running = Some(running);
@@ -186,7 +187,11 @@ impl Rig {
         let answer = client
             .subscribe(&[&Topic::down(&id, Down::Desired).to_string()])
             .await;
-        assert_eq!(answer.map(|codes| codes.len()), Some(1), "{name} cannot subscribe");
+        assert_eq!(
+            answer.map(|codes| codes.len()),
+            Some(1),
+            "{name} cannot subscribe"
+        );
         let mut node = Node { id, identity, client };
         assert_eq!(
             node.say(Up::Presence, client::presence(true)).await,

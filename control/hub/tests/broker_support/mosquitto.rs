@@ -18,7 +18,9 @@ const PROGRAM: &str = "/usr/sbin/mosquitto";
 
 /// The shipped files.
 pub fn shipped(file: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../mosquitto").join(file)
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../mosquitto")
+        .join(file)
 }
 
 pub struct Mosquitto {
@@ -30,7 +32,11 @@ pub struct Mosquitto {
 
 impl Mosquitto {
     pub async fn start(directory: &Path, tls: &BrokerTls) -> Self {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap()
+            .port();
         let data = directory.join("mosquitto");
         std::fs::create_dir_all(&data).unwrap();
         let configuration = directory.join("holdfast.conf");
@@ -53,7 +59,11 @@ impl Mosquitto {
     }
 
     async fn run(port: u16, configuration: PathBuf) -> Self {
-        let program = if Path::new(PROGRAM).exists() { PROGRAM } else { "mosquitto" };
+        let program = if Path::new(PROGRAM).exists() {
+            PROGRAM
+        } else {
+            "mosquitto"
+        };
         let mut process = Command::new(program)
             .arg("-c")
             .arg(&configuration)
@@ -83,7 +93,11 @@ impl Mosquitto {
 
     async fn signal(&self, name: &str) {
         let id = self.process.id().unwrap().to_string();
-        let status = Command::new("kill").arg(format!("-{name}")).arg(id).status().await;
+        let status = Command::new("kill")
+            .arg(format!("-{name}"))
+            .arg(id)
+            .status()
+            .await;
         assert!(status.unwrap().success());
     }
 
@@ -122,7 +136,10 @@ fn adapt(port: u16, tls: &BrokerTls, data: &Path) -> String {
             None => lines.push(line.to_owned()),
         }
     }
-    assert!(changes.is_empty(), "not in the shipped configuration: {changes:?}");
+    assert!(
+        changes.is_empty(),
+        "not in the shipped configuration: {changes:?}"
+    );
     // Where the tests run as root, so that it can read their files.
     lines.push("user root".to_owned());
     lines.push("log_dest stderr".to_owned());

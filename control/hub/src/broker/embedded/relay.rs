@@ -38,6 +38,9 @@ use tokio_util::codec::Encoder;
 /// being sent.
 const GRACE: Duration = Duration::from_secs(10);
 
+/// How long rmqtt may take to drop a session that is over.
+const FORGET: Duration = Duration::from_secs(1);
+
 /// How long the last packet to a client that is sent away may take.
 const FAREWELL: Duration = Duration::from_secs(2);
 
@@ -60,17 +63,50 @@ pub(super) async fn serve(front: Arc<Front>, tcp: TcpStream, peer: SocketAddr) {
     if front.stopping.is_cancelled() {
         connection.end(DisconnectReasonCode::ServerShuttingDown);
     }
-    match inner(&front, &connection).await {
-        Ok((inner, address)) => {
-            relay(&front, tls, inner, first.bytes, &connection).await;
-            front.registry.forget_inner(address);
-        }
+    let (inner, address) = match inner(&front, &connection).await {
+        Ok(inner) => inner,
         Err(error) => {
             tracing::warn!(node = %connection.node, %error, "rmqtt takes no connection");
+            front.registry.left(&connection, front.ingest.as_ref()).await;
             refuse(tls, connect::unavailable(&error), peer).await;
+            return;
+        }
+    };
+    let (mut to_client, client_left) = relay(&front, tls, inner, first.bytes, &connection).await;
+    if connection.online.load(Ordering::Acquire) {
+        let _ = timeout(GRACE, connection.session_over.cancelled()).await;
+        let _ = timeout(FORGET, forgotten(&front, &connection)).await;
+    }
+    front.registry.forget_inner(address);
+    front.registry.left(&connection, front.ingest.as_ref()).await;
+    // Last, as a client that reads no more can make it long.
+    let _ = timeout(FAREWELL, async {
+        if !client_left && connection.online.load(Ordering::Acquire) {
+            farewell(&mut to_client, connection.reason()).await?;
+        }
+        to_client.shutdown().await
+    })
+    .await;
+}
+
+/// Waits until rmqtt has dropped a session that is over: until then it would refuse the same client. It has no event for it,
+/// and is at it: mostly the first look is enough.
+async fn forgotten(front: &Front, connection: &Connection) {
+    let mut looks = 0_u32;
+    while front
+        .context
+        .extends
+        .shared()
+        .await
+        .exist(connection.node.as_str())
+    {
+        looks += 1;
+        if looks < 32 {
+            tokio::task::yield_now().await;
+        } else {
+            tokio::time::sleep(Duration::from_millis(1)).await;
         }
     }
-    front.registry.left(&connection, front.ingest.as_ref()).await;
 }
 
 /// TLS and the first packet, within the time and the place a stranger has.
@@ -158,19 +194,26 @@ async fn inner(front: &Front, connection: &Arc<Connection>) -> io::Result<(TcpSt
     }
 }
 
-/// Moves bytes until one side ends, then sees to a proper end.
-async fn relay(front: &Front, tls: Tls, inner: TcpStream, first: Bytes, connection: &Connection) {
+/// Moves bytes until one side ends, then sees to it that what is under way arrives. Returns the way to the client, and whether
+/// it was the client who ended.
+async fn relay(
+    front: &Front,
+    tls: Tls,
+    inner: TcpStream,
+    first: Bytes,
+    connection: &Connection,
+) -> (WriteHalf<Tls>, bool) {
     let (mut from_client, mut to_client) = split(tls);
     let (mut from_inner, mut to_inner) = inner.into_split();
-    let client_left = {
-        let up = async {
-            let client_left = select! {
-                _ = upwards(&mut from_client, &mut to_inner, &first) => true,
-                () = connection.ending.cancelled() => false,
-            };
-            let _ = to_inner.shutdown().await;
-            client_left
+    let up = async {
+        let client_left = select! {
+            _ = upwards(&mut from_client, &mut to_inner, &first) => true,
+            () = connection.ending.cancelled() => false,
         };
+        let _ = to_inner.shutdown().await;
+        client_left
+    };
+    let client_left = {
         let mut down = Box::pin(downwards(&mut from_inner, &mut to_client));
         select! {
             client_left = up => {
@@ -181,14 +224,7 @@ async fn relay(front: &Front, tls: Tls, inner: TcpStream, first: Bytes, connecti
             () = silent(front, connection) => false,
         }
     };
-    drop((from_inner, to_inner));
-    if connection.online.load(Ordering::Acquire) {
-        let _ = timeout(GRACE, connection.session_over.cancelled()).await;
-        if !client_left {
-            let _ = timeout(FAREWELL, farewell(&mut to_client, connection.reason())).await;
-        }
-    }
-    let _ = timeout(FAREWELL, to_client.shutdown()).await;
+    (to_client, client_left)
 }
 
 /// Comes when rmqtt has opened no session in time.
