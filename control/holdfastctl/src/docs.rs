@@ -56,16 +56,16 @@ fn section(command: &Command, path: &str, text: &mut String) {
 }
 
 fn row(argument: &Arg, text: &mut String) {
-    let value = argument
-        .get_value_names()
-        .map(|names| {
+    let value = argument.get_value_names().map_or_else(
+        || argument.get_id().to_string().to_uppercase(),
+        |names| {
             names
                 .iter()
                 .map(ToString::to_string)
                 .collect::<Vec<_>>()
                 .join(" ")
-        })
-        .unwrap_or_else(|| argument.get_id().to_string().to_uppercase());
+        },
+    );
     let mut name = match (argument.get_short(), argument.get_long()) {
         (Some(short), Some(long)) => format!("-{short}, --{long}"),
         (None, Some(long)) => format!("--{long}"),

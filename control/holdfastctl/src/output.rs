@@ -97,7 +97,7 @@ impl Table {
     /// Adds a line.
     pub fn row<const N: usize>(&mut self, cells: [String; N]) {
         // What others wrote must not move the cursor of a terminal or break the line.
-        self.rows.push(cells.iter().map(|cell| printable(cell)).collect());
+        self.rows.push(cells.map(|cell| printable(&cell)).to_vec());
     }
 
     /// The text; `empty` where there is no line.
@@ -156,6 +156,10 @@ pub fn span(seconds: i64) -> String {
 }
 
 /// A value, or a dash.
+#[allow(
+    clippy::needless_pass_by_value,
+    reason = "callers make the option on the spot"
+)]
 pub fn or_dash<T: ToString>(value: Option<T>) -> String {
     value.map_or_else(|| "-".to_owned(), |value| value.to_string())
 }

@@ -67,7 +67,7 @@ pub async fn until_proven(
             format!(
                 "not all nodes proved {} within {}: {shown}",
                 assigned.release,
-                output::span(timeout.as_secs() as i64)
+                output::span(timeout.as_secs().cast_signed())
             ),
             "nothing was undone: the nodes go on; look with holdfastctl node list, or wait longer with --wait=1h",
         ));

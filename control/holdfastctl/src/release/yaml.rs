@@ -424,11 +424,15 @@ mod tests {
 
     #[test]
     fn a_bomb_of_aliases_is_refused() {
-        let mut text = String::from("a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n");
-        for level in 1..12 {
-            let inner = format!("*a{}", level - 1);
-            text += &format!("a{level}: &a{level} [{}]\n", vec![inner; 10].join(", "));
-        }
+        let level = |level: usize| {
+            format!(
+                "a{level}: &a{level} [{}]\n",
+                vec![format!("*a{}", level - 1); 10].join(", ")
+            )
+        };
+        let text: String = std::iter::once("a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned())
+            .chain((1..12).map(level))
+            .collect();
         let error = parse(&text).unwrap_err();
         assert!(error.reason.contains("values"), "{error:?}");
     }
