@@ -6,6 +6,8 @@
 
 mod prepare;
 mod scope;
+#[cfg(test)]
+mod tests;
 mod wave;
 
 pub use prepare::{PrepareError, PreparedObject, prepare, prepare_document};

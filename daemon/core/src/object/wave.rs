@@ -36,27 +36,28 @@ impl Wave {
 
     /// The wave of a kind; `group` is empty for the core group.
     pub fn of(group: &str, kind: &str) -> Self {
-        match (group, kind) {
-            ("", "Namespace") => Self::Namespaces,
-            ("apiextensions.k8s.io", "CustomResourceDefinition") => Self::Definitions,
-            (
-                "",
+        match group {
+            "" => match kind {
+                "Namespace" => Self::Namespaces,
                 "ServiceAccount"
                 | "ConfigMap"
                 | "Secret"
                 | "PersistentVolume"
                 | "PersistentVolumeClaim"
                 | "LimitRange"
-                | "ResourceQuota",
-            )
-            | ("rbac.authorization.k8s.io", _)
-            | ("storage.k8s.io", _)
-            | ("scheduling.k8s.io", _)
-            | ("node.k8s.io", _)
-            | ("networking.k8s.io", "NetworkPolicy" | "IngressClass") => Self::Configuration,
-            ("", "Service" | "Endpoints") | ("discovery.k8s.io", "EndpointSlice") => Self::Services,
-            ("", "Pod" | "ReplicationController") | ("apps", _) | ("batch", _) => Self::Workloads,
-            ("admissionregistration.k8s.io" | "apiregistration.k8s.io", _) => Self::Webhooks,
+                | "ResourceQuota" => Self::Configuration,
+                "Service" | "Endpoints" => Self::Services,
+                "Pod" | "ReplicationController" => Self::Workloads,
+                _ => Self::Others,
+            },
+            "apiextensions.k8s.io" => Self::Definitions,
+            "rbac.authorization.k8s.io" | "storage.k8s.io" | "scheduling.k8s.io" | "node.k8s.io" => {
+                Self::Configuration
+            }
+            "networking.k8s.io" if matches!(kind, "NetworkPolicy" | "IngressClass") => Self::Configuration,
+            "discovery.k8s.io" => Self::Services,
+            "apps" | "batch" => Self::Workloads,
+            "admissionregistration.k8s.io" | "apiregistration.k8s.io" => Self::Webhooks,
             _ => Self::Others,
         }
     }

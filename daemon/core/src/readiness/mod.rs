@@ -4,6 +4,9 @@
 //! In: objects as the API server gives them. Out: [`Readiness`]. Guarantees: a status that the object's controller wrote for an
 //! older specification never counts as ready.
 
+#[cfg(test)]
+mod tests;
+
 use crate::{codes, object::ObjectKey};
 use holdfast_protocol::{Problem, report::Health};
 

@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use std::collections::BTreeMap;
 
 /// What the random caller may do next. Numbers choose among what is under way.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 enum Move {
     Accept { blobs: bool, report_only: bool },
     Ready,

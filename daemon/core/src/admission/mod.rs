@@ -5,6 +5,9 @@
 //! Guarantees: nothing of the payload is parsed before enough trusted keys were seen to have signed it; an older document
 //! never passes; another document under the same generation never passes and raises an alarm.
 
+#[cfg(test)]
+mod tests;
+
 use holdfast_protocol::{
     Digest, Generation, NodeId, Problem, SchemaVersion, codes,
     document::DesiredState,
@@ -64,6 +67,8 @@ pub struct Highest {
 }
 
 /// What to do with a document that is all right.
+// One is made per document and taken apart at once: a box would only add an allocation.
+#[allow(clippy::large_enum_variant)]
 #[derive(Clone, Debug, PartialEq)]
 pub enum Admission {
     /// It is new: store it, acknowledge it, make it so.

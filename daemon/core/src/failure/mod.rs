@@ -4,6 +4,9 @@
 //! answer that could be another one a minute later (overload, start-up, a missing definition, a conflict) is retryable; one
 //! that says that the object itself is wrong is not.
 
+#[cfg(test)]
+mod tests;
+
 use crate::{codes, object::ObjectKey};
 use holdfast_protocol::Problem;
 use serde::{Deserialize, Serialize};

@@ -4,6 +4,9 @@
 //! Guarantees: the time never lies below the floor, and the floor never sinks. Nothing that runs is ever stopped by the time;
 //! it only matters for certificates and for people.
 
+#[cfg(test)]
+mod tests;
+
 use holdfast_protocol::{
     Problem, codes as protocol_codes,
     envelope::{Envelope, TIME_TYPE, TimeStatement},

@@ -4,6 +4,9 @@
 //! which `holdfast plan` shows and the daemon carries out. Guarantees: an object that is in the document is never pruned,
 //! whatever version or scope it was applied with before; a namespace or definition that still holds desired objects is kept.
 
+#[cfg(test)]
+mod tests;
+
 use crate::object::{ObjectKey, PreparedObject, Wave};
 use holdfast_protocol::{Digest, Generation};
 use serde::{Deserialize, Serialize};
@@ -91,7 +94,7 @@ pub struct Plan {
     pub steps: Vec<PlanStep>,
     /// What is deleted, in this order: the waves backwards.
     pub prune: Vec<PlannedObject>,
-    /// What left the document but stays. It is no longer looked after, but stays in the inventory while the policy alone keeps it.
+    /// What left the document but stays in the cluster: no longer looked after, but still in the inventory.
     pub kept: Vec<KeptObject>,
 }
 
