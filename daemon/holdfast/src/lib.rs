@@ -26,3 +26,8 @@ pub mod kubernetes;
 pub mod observe;
 pub mod pace;
 pub mod sync;
+pub mod blobs;
+pub mod failpoint;
+pub mod node;
+pub mod reconcile;
+pub mod report;

@@ -6,6 +6,10 @@
 //! for an object that is as it was applied, and no delete before everything else is written.
 
 mod established;
+mod objects;
+mod run;
 mod write;
 
+pub use objects::Objects;
+pub use run::{Run, recheck};
 pub use write::Writer;

@@ -7,13 +7,13 @@ use crate::{
         cluster::{Mode, ObjectVersion},
     },
     observe::Versions,
+    telemetry::metrics::METRICS,
 };
-use futures::{StreamExt as _, stream};
+use futures::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use holdfast_core::{
     failure::Failure,
-    object::{ObjectKey, PreparedObject, Wave},
+    object::{PreparedObject, Wave},
 };
-use std::collections::BTreeSet;
 
 /// Writes objects.
 #[derive(Clone, Copy)]
@@ -41,20 +41,15 @@ impl Writer<'_> {
         for wave in objects.chunk_by(|a, b| a.wave() == b.wave()) {
             let mut written = Vec::with_capacity(wave.len());
             let mut unreachable = false;
-            let mut answers = stream::iter(wave.iter().copied())
-                .map(|object| async move { (object, self.one(object).await) })
-                .buffer_unordered(self.concurrency.max(1));
-            while let Some((object, answer)) = answers.next().await {
+            for (object, answer) in bounded(self.concurrency, self, wave, |this, object| Box::pin(this.one(object))).await {
                 match answer {
                     Ok(()) => written.push(object),
                     Err(failure) => {
-                        unreachable |=
-                            failure.problem.code == holdfast_core::codes::KUBERNETES_UNREACHABLE;
+                        unreachable |= failure.problem.code == holdfast_core::codes::KUBERNETES_UNREACHABLE;
                         failures.push(failure);
                     }
                 }
             }
-            drop(answers);
             if let Err(failure) = done(&written) {
                 failures.push(failure);
                 return failures;
@@ -63,31 +58,48 @@ impl Writer<'_> {
                 return failures;
             }
             if wave.first().is_some_and(|object| object.wave() == Wave::Definitions) {
-                let mut waits = stream::iter(written)
-                      .map(|object| established(self.cluster, object))
-                    .buffer_unordered(self.concurrency.max(1));
-                while let Some(answer) = waits.next().await {
-                    failures.extend(answer.err());
-                }
+                let answers = bounded(self.concurrency, self, &written, |this, object| {
+                    Box::pin(established(this.cluster, object))
+                });
+                failures.extend(answers.await.into_iter().filter_map(Result::err));
             }
         }
         failures
     }
 
-    async fn one(&self, object: &PreparedObject) -> Result<(), Failure> {
+    async fn one<'o>(&self, object: &'o PreparedObject) -> (&'o PreparedObject, Result<(), Failure>) {
         let writing = self.versions.begin(&object.key);
-        match self.cluster.apply(object, Mode::Real).await {
+        let answer = match self.cluster.apply(object, Mode::Real).await {
             Ok(metadata) => {
                 writing.done(ObjectVersion::of(&metadata));
+                METRICS.objects_written.add(1);
                 Ok(())
             }
             Err(error) => Err(error.failure(&object.key)),
-        }
+        };
+        (object, answer)
     }
 }
 
-/// Those of `objects` that `keys` names, in the same order.
-pub(super) fn select<'o>(objects: &'o [PreparedObject], keys: &BTreeSet<ObjectKey>) -> Vec<&'o PreparedObject> {
-    objects.iter().filter(|object| keys.contains(&object.key)).collect()
+/// Does `work` with each of `items`, with at most `limit` at the same time, each begun only when it has a place.
+pub(super) async fn bounded<'a, C, T, R>(
+    limit: usize,
+    context: &'a C,
+    items: &'a [T],
+    work: fn(&'a C, &'a T) -> BoxFuture<'a, R>,
+) -> Vec<R> {
+    let mut waiting = items.iter();
+    let mut running = FuturesUnordered::new();
+    let mut answers = Vec::with_capacity(items.len());
+    loop {
+        while running.len() < limit.max(1)
+            && let Some(item) = waiting.next()
+        {
+            running.push(work(context, item));
+        }
+        match running.next().await {
+            Some(answer) => answers.push(answer),
+            None => return answers,
+        }
+    }
 }
-

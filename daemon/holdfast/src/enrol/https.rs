@@ -173,6 +173,11 @@ impl Target {
         }
     }
 
+    /// A path below that of the address.
+    pub fn path(&self, path: &str) -> String {
+        format!("{}{path}", self.prefix)
+    }
+
     /// Connects and does the TLS handshake.
     pub async fn connect(&self, tls: Arc<ClientConfig>) -> Result<TlsStream<TcpStream>, HttpsError> {
         let authority = self.authority();

@@ -10,7 +10,7 @@
 //! Nothing here ever touches what runs: an expired certificate, a wrong clock or a hub that refuses only costs the link.
 
 pub mod client;
-mod hardware;
+pub(crate) mod hardware;
 pub mod https;
 pub mod renew;
 pub mod tls;

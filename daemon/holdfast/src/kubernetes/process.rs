@@ -148,7 +148,8 @@ impl Process {
 fn open_descriptor(pid: i32) -> io::Result<AsyncFd<OwnedFd>> {
     let pid = Pid::from_raw(pid).ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
     let descriptor = pidfd_open(pid, PidfdFlags::NONBLOCK)?;
-    AsyncFd::register_with_interest(descriptor, tokio::io::Interest::READABLE)
+    #[expect(deprecated, reason = "its successor is unsafe, for the sake of types that may change their descriptor; this one cannot")]
+    AsyncFd::with_interest(descriptor, tokio::io::Interest::READABLE)
 }
 
 fn boot_id() -> String {

@@ -1,0 +1,213 @@
+//! One run over a document: plan, write, prune, record.
+
+use super::{Objects, Writer, write::bounded};
+use crate::{
+    failpoint,
+    identity::clock::TimeFloor,
+    kubernetes::{
+        Cluster, KubernetesError,
+        cluster::{Mode, ObjectVersion},
+    },
+    observe::Versions,
+    telemetry::metrics::METRICS,
+};
+use holdfast_core::{
+    failure::Failure,
+    object::{ObjectKey, PreparedObject},
+    plan::{InventoryEntry, Plan, PlanStep, plan},
+    reconcile::DocumentRef,
+};
+use holdfast_store::{ApplyRecord, StoreError};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
+
+/// Everything that writing to Kubernetes needs.
+#[derive(Clone)]
+pub struct Run {
+    /// Where documents are.
+    pub objects: Objects,
+    /// Where to write.
+    pub cluster: Arc<Cluster>,
+    /// Told of each write.
+    pub versions: Arc<Versions>,
+    /// Writes at the same time.
+    pub concurrency: usize,
+    /// The time, for the records.
+    pub floor: Arc<TimeFloor>,
+}
+
+impl Run {
+    /// Makes the cluster as the document says: writes what differs from the inventory, then deletes what left. Answers with what could not
+    /// be done.
+    pub async fn document(&self, document: &DocumentRef) -> Vec<Failure> {
+        self.try_document(document).await.unwrap_or_else(|failure| vec![failure])
+    }
+
+    async fn try_document(&self, document: &DocumentRef) -> Result<Vec<Failure>, Failure> {
+        let verified = self.objects.document(document)?;
+        let state = verified.state();
+        let objects = self.objects.prepare(state, Some(&self.cluster)).await?;
+        let inventory = self.objects.store.inventory().map_err(of_store)?;
+        let plan = plan(document.generation, &objects, &inventory, state.policy.prune);
+        let by_key: HashMap<_, _> = objects.iter().map(|object| (&object.key, object)).collect();
+        let pick = |list: fn(&PlanStep) -> &Vec<holdfast_core::plan::PlannedObject>| {
+            plan.steps
+                .iter()
+                .flat_map(list)
+                .filter_map(|planned| by_key.get(&planned.key).copied())
+                .collect::<Vec<_>>()
+        };
+        let new: Vec<_> = pick(|step| &step.create)
+            .into_iter()
+            .map(InventoryEntry::intent)
+            .collect();
+        tracing::info!(
+            objects = objects.len(),
+            new = new.len(),
+            writes_and_deletes = plan.changes(),
+            "applying"
+        );
+        failpoint::reach("before-intents");
+        self.objects
+            .store
+            .begin_apply(document.digest, &new)
+            .map_err(of_store)?;
+        failpoint::reach("after-intents");
+
+        let mut changed: BTreeSet<_> = pick(|step| &step.create).into_iter().map(|object| &object.key).collect();
+        changed.extend(pick(|step| &step.update).into_iter().map(|object| &object.key));
+        let to_write: Vec<_> = objects.iter().filter(|object| changed.contains(&object.key)).collect();
+        let mut failures = self.write(document, &to_write).await;
+        if failures.is_empty() {
+            failures = self.prune(document, &plan).await;
+        }
+        if failures.is_empty() {
+            failpoint::reach("before-applied");
+            let record = ApplyRecord {
+                complete: true,
+                ..ApplyRecord::default()
+            };
+            self.record(document, &record)?;
+            failpoint::reach("after-applied");
+        }
+        Ok(failures)
+    }
+
+    /// Writes these objects of the document again, whatever the inventory says. Answers with what could not be written.
+    pub async fn some(&self, document: &DocumentRef, keys: &BTreeSet<ObjectKey>) -> Vec<Failure> {
+        let objects = match self.objects.some(document, keys, &self.cluster).await {
+            Ok(objects) => objects,
+            Err(failure) => return vec![failure],
+        };
+        let objects: Vec<_> = objects.iter().collect();
+        self.writer().write(&objects, |_| Ok(())).await
+    }
+
+    fn writer(&self) -> Writer<'_> {
+        Writer {
+            cluster: &self.cluster,
+            concurrency: self.concurrency,
+            versions: &self.versions,
+        }
+    }
+
+    async fn write(&self, document: &DocumentRef, objects: &[&PreparedObject]) -> Vec<Failure> {
+        self.writer()
+            .write(objects, |written| {
+                failpoint::reach("before-record");
+                let record = ApplyRecord {
+                    written: written.iter().map(|object| InventoryEntry::applied(object)).collect(),
+                    ..ApplyRecord::default()
+                };
+                self.record(document, &record)?;
+                failpoint::reach("after-record");
+                Ok(())
+            })
+            .await
+    }
+
+    /// Deletes what left the document: wave after wave, backwards, so that nothing loses what it stands on before it is gone itself.
+    async fn prune(&self, document: &DocumentRef, plan: &Plan) -> Vec<Failure> {
+        let mut failures = Vec::new();
+        for wave in plan.prune.chunk_by(|a, b| a.key.wave() == b.key.wave()) {
+            failpoint::reach("before-prune");
+            let mut removed = Vec::with_capacity(wave.len());
+            for (key, answer) in bounded(self.concurrency, self, wave, |this, object| Box::pin(this.delete(&object.key))).await {
+                match answer {
+                    Ok(()) => removed.push(key.clone()),
+                    Err(error) => failures.push(error.failure(key)),
+                }
+            }
+            METRICS.objects_pruned.add(removed.len() as u64);
+            let record = ApplyRecord {
+                removed,
+                ..ApplyRecord::default()
+            };
+            if let Err(failure) = self.record(document, &record) {
+                failures.push(failure);
+            }
+            failpoint::reach("after-prune");
+            if !failures.is_empty() {
+                break;
+            }
+        }
+        failures
+    }
+
+    async fn delete<'k>(&self, key: &'k ObjectKey) -> (&'k ObjectKey, Result<(), KubernetesError>) {
+        (key, self.cluster.delete(key).await)
+    }
+
+    fn record(&self, document: &DocumentRef, record: &ApplyRecord) -> Result<(), Failure> {
+        self.objects
+            .store
+            .record_apply(document.digest, record, &[], self.floor.now())
+            .map_err(of_store)
+    }
+}
+
+/// Compares objects with what applying them would make of them, without writing. Answers with those that are missing or changed; the
+/// others are known from then on. What cannot be compared is passed over.
+pub async fn recheck(run: &Run, document: &DocumentRef) -> Result<Vec<ObjectKey>, Failure> {
+    let verified = run.objects.document(document)?;
+    let objects = run.objects.prepare(verified.state(), Some(&run.cluster)).await?;
+    let comparisons = bounded(run.concurrency, run, &objects, |run, object| Box::pin(compare(run, object))).await;
+    Ok(comparisons.into_iter().flatten().collect())
+}
+
+/// The key of an object that is missing or changed.
+async fn compare(run: &Run, object: &PreparedObject) -> Option<ObjectKey> {
+    is_drifted(run, object).await.then(|| object.key.clone())
+}
+
+async fn is_drifted(run: &Run, object: &PreparedObject) -> bool {
+    if run.versions.settled(&object.key).is_some() {
+        return false;
+    }
+    let writing = run.versions.begin(&object.key);
+    let live = match run.cluster.metadata(&object.key).await {
+        Ok(Some(live)) => ObjectVersion::of(&live),
+        Ok(None) => return true,
+        Err(error) => {
+            tracing::debug!(%error, "an object cannot be compared");
+            return false;
+        }
+    };
+    match run.cluster.apply(object, Mode::DryRun).await {
+        Ok(wanted) => {
+            let owned = ObjectVersion::of(&wanted).owned;
+            let drifted = owned != live.owned;
+            writing.done(ObjectVersion { owned, ..live });
+            drifted
+        }
+        // What the API server refuses now is said by the write.
+        Err(error) => !error.is_unreachable(),
+    }
+}
+
+fn of_store(error: StoreError) -> Failure {
+    // A disk that is full or read-only may be mended; the document is not at fault.
+    Failure::of_document(error.problem(), true)
+}

@@ -1,0 +1,33 @@
+//! Places at which a test can end the process as a power cut would: without a word, and without any cleaning up.
+//!
+//! `HOLDFAST_FAILPOINT=after-intents` aborts the process when it gets there. Only builds with debug assertions or the feature `failpoints` look at
+//! the variable; in all others this is nothing.
+
+/// Names of all places, in the order of a document's way.
+pub const ALL: &[&str] = &[
+    "before-commit",
+    "after-commit",
+    "before-intents",
+    "after-intents",
+    "before-record",
+    "after-record",
+    "before-prune",
+    "after-prune",
+    "before-applied",
+    "after-applied",
+    "before-proven",
+    "after-proven",
+];
+
+/// Ends the process if this is the place.
+pub fn reach(name: &str) {
+    #[cfg(any(debug_assertions, feature = "failpoints"))]
+    {
+        debug_assert!(ALL.contains(&name), "{name} is not in the list of failpoints");
+        if std::env::var_os("HOLDFAST_FAILPOINT").is_some_and(|wanted| wanted == name) {
+            std::process::abort();
+        }
+    }
+    #[cfg(not(any(debug_assertions, feature = "failpoints")))]
+    let _ = name;
+}

@@ -1,0 +1,307 @@
+//! The node: every part built, connected and started in one place.
+//!
+//! ```text
+//! sync ──▶ intake ──▶ driver ──▶ apply ──▶ Kubernetes
+//!  ▲      (admission,  (machine)    │         │
+//!  │        store)        ▲         ▼         ▼
+//!  └── report ◀───────────┴───── observe ◀── watches
+//! ```
+//!
+//! In: settings, identity, store. Out: a node that runs until shutdown, and a [`RunningNode`] for the local API. It guarantees that no part
+//! waits for the link, that no part's failure ends another, and that what the store holds is taken up before the first packet leaves.
+
+use crate::{
+    apply::Objects,
+    blobs::Fetcher,
+    enrol::client::{first_desired, forget_first_desired},
+    identity::{Identity, clock::TimeFloor},
+    kubernetes::{
+        KubernetesState, k3s_config,
+        runner::Runner,
+        supervisor::{ChildSupervisor, NotSupervised},
+    },
+    local_api::view::{LinkView, RunningNode},
+    observe::{self, Versions},
+    pace::Pace,
+    reconcile::{Driver, Intake, Parts},
+    report::{Conditions, News, Progress, Recorder, Reporter, agent},
+    settings::Settings,
+    sync::{Link, LinkState, Mailbox as _, Signals},
+};
+use futures::future::BoxFuture;
+use holdfast_core::plan::{Plan, plan};
+use holdfast_core::reconcile::DocumentRef;
+use holdfast_protocol::{
+    Problem, codes as protocol_codes,
+    event::{EventKind, Severity},
+    report::StatusReport,
+};
+use holdfast_store::{Blobs, Store};
+use jiff::SignedDuration;
+use std::sync::{Arc, atomic::AtomicU64};
+use tokio::{
+    sync::{Notify, mpsc, watch},
+    task::JoinSet,
+};
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
+
+/// Runs the node until `shutdown`. `running` gets the node once it is built.
+pub async fn run(
+    settings: Arc<Settings>,
+    identity: watch::Receiver<Arc<Identity>>,
+    store: Arc<Store>,
+    floor: Arc<TimeFloor>,
+    shutdown: CancellationToken,
+    running: watch::Sender<Option<Arc<dyn RunningNode>>>,
+) -> anyhow::Result<()> {
+    let node = identity.borrow().node.clone();
+    let blobs = Blobs::open(&settings.state_dir).map_err(|error| error.problem())?;
+    let signals = Signals::default();
+    let conditions = Arc::new(Conditions::default());
+    let recorder = Recorder {
+        node: node.clone(),
+        store: store.clone(),
+        floor: floor.clone(),
+        signals: signals.clone(),
+        conditions: conditions.clone(),
+    };
+    tell_start(&recorder);
+
+    let (kubernetes, kubernetes_state) = watch::channel(KubernetesState::default());
+    let (wanted, wanted_config) = watch::channel(k3s_config::render(&settings, &node, None));
+    let (progress, progress_state) = watch::channel(Progress::default());
+    let (apps, app_states) = watch::channel(Vec::new());
+    let (documents, new_documents) = mpsc::unbounded_channel();
+    let (events, machine_events) = mpsc::unbounded_channel();
+    let (link, link_state) = watch::channel(LinkState::default());
+
+    let versions = Arc::new(Versions::default());
+    let observer = observe::spawn(
+        versions.clone(),
+        observe::Output {
+            events: events.clone(),
+            apps,
+        },
+    );
+    let objects = Objects {
+        store: store.clone(),
+        blobs: blobs.clone(),
+        identity: identity.clone(),
+    };
+    let driver = Driver::new(Parts {
+        settings: settings.clone(),
+        objects: objects.clone(),
+        fetcher: Fetcher {
+            blobs,
+            identity: identity.clone(),
+            floor: floor.clone(),
+            settings: settings.clone(),
+        },
+        recorder: recorder.clone(),
+        versions,
+        observer,
+        documents: new_documents,
+        events: machine_events,
+        event_sender: events,
+        kubernetes: kubernetes_state.clone(),
+        wanted,
+        progress,
+        shutdown: shutdown.clone(),
+    });
+    let reporter = Arc::new(Reporter {
+        node: node.clone(),
+        settings: settings.clone(),
+        store: store.clone(),
+        floor: floor.clone(),
+        conditions,
+        progress: progress_state,
+        kubernetes: kubernetes_state.clone(),
+        apps: app_states,
+        agent: agent(),
+        last_sequence: AtomicU64::new(0),
+    });
+    let mut intake = Intake {
+        store: store.clone(),
+        identity: identity.clone(),
+        floor: floor.clone(),
+        recorder,
+        reporter: reporter.clone(),
+        documents,
+        refused: None,
+    };
+    take_first_document(&settings, &mut intake);
+
+    let mut parts = JoinSet::new();
+    parts.spawn(driver.run().instrument(tracing::info_span!("reconcile")));
+    spawn_kubernetes(&mut parts, &settings, wanted_config, kubernetes);
+    parts.spawn(
+        reporter
+            .clone()
+            .announce(signals.clone())
+            .instrument(tracing::info_span!("report")),
+    );
+    let enabled = settings.sync.enabled;
+    let handle = Handle {
+        reporter,
+        objects,
+        kubernetes: kubernetes_state,
+        link: link_state,
+        enabled,
+    };
+    running.send_replace(Some(Arc::new(handle)));
+    if enabled {
+        let link = Link {
+            settings,
+            identity,
+            floor,
+            signals,
+            state: link,
+            shutdown: shutdown.clone(),
+        };
+        // The link alone has something to say before the end.
+        link.run(intake).instrument(tracing::info_span!("sync")).await;
+    } else {
+        shutdown.cancelled().await;
+    }
+    parts.shutdown().await;
+    Ok(())
+}
+
+/// Tells the hub of this start, and of a store that was damaged before it.
+fn tell_start(recorder: &Recorder) {
+    let started = recorder.tell(News {
+        kind: EventKind::Started,
+        severity: Severity::Info,
+        message: format!("holdfast {} started", env!("CARGO_PKG_VERSION")),
+        generation: None,
+        problem: None,
+    });
+    // What the disk does not take is in the log and in the conditions already.
+    let _ = started;
+    let quarantined = match recorder.store.quarantined() {
+        Ok(Some(quarantined)) => quarantined,
+        Ok(None) => return,
+        Err(error) => return recorder.check(Some(&error)),
+    };
+    // The store remembers it for good; it is news right after it happened.
+    if recorder.floor.now().duration_since(quarantined.at) > SignedDuration::from_mins(1) {
+        return;
+    }
+    let problem = Problem::new(
+        holdfast_store::codes::STORE_CORRUPT,
+        format!(
+            "the store was damaged and set aside as {}: {}",
+            quarantined.path.display(),
+            quarantined.detail
+        ),
+        "nothing: the hub sends the desired state again; replace the disk if this recurs",
+    );
+    let _ = recorder.tell(News {
+        kind: EventKind::StoreQuarantined,
+        severity: Severity::Alarm,
+        message: problem.message.clone(),
+        generation: None,
+        problem: Some(problem),
+    });
+}
+
+/// The document that came with the enrolment, so that a new box begins before its first session.
+fn take_first_document(settings: &Settings, intake: &mut Intake) {
+    let Some(envelope) = first_desired(settings) else {
+        return;
+    };
+    if let Err(problem) = intake.desired(&envelope.to_json()) {
+        tracing::warn!(%problem, "the first document cannot be stored now; the hub sends it again");
+        return;
+    }
+    if let Err(error) = forget_first_desired(settings) {
+        tracing::warn!(%error, "the first document's file cannot be removed");
+    }
+}
+
+fn spawn_kubernetes(
+    parts: &mut JoinSet<()>,
+    settings: &Settings,
+    wanted: watch::Receiver<k3s_config::K3sConfig>,
+    state: watch::Sender<KubernetesState>,
+) {
+    let kubernetes = &settings.kubernetes;
+    let supervised = kubernetes.supervise;
+    let runner = Runner {
+        kubeconfig: kubernetes.kubeconfig.clone(),
+        log: kubernetes.log_file.clone().filter(|_| supervised),
+        ready_poll: kubernetes.ready_poll,
+        request_timeout: settings.apply.request_timeout,
+        pace: Pace::new(kubernetes.restart_min, kubernetes.restart_max),
+        wanted,
+        doubt: Arc::new(Notify::new()),
+        state,
+    };
+    let span = tracing::info_span!("kubernetes");
+    if supervised {
+        parts.spawn(runner.run(ChildSupervisor::new(settings)).instrument(span));
+    } else {
+        parts.spawn(runner.run(NotSupervised).instrument(span));
+    }
+}
+
+/// The running node, as the local API sees it.
+pub struct Handle {
+    reporter: Arc<Reporter>,
+    objects: Objects,
+    kubernetes: watch::Receiver<KubernetesState>,
+    link: watch::Receiver<LinkState>,
+    enabled: bool,
+}
+
+impl Handle {
+    async fn plan_newest(&self) -> Result<Plan, Problem> {
+        let newest = self.objects.store.newest().map_err(|error| error.problem())?;
+        let Some(newest) = newest else {
+            return Err(Problem::new(
+                protocol_codes::NOT_FOUND,
+                "this node has no document yet",
+                "assign a release to it: holdfastctl release assign",
+            ));
+        };
+        let identity = self.objects.identity.borrow().clone();
+        let document = holdfast_core::admission::readmit(&newest.envelope, &identity.trust, &identity.node)
+            .map_err(|rejection| rejection.problem)?;
+        let reference = DocumentRef::of(&document);
+        let cluster = self.kubernetes.borrow().cluster.clone();
+        let objects = self
+            .objects
+            .prepare(document.state(), cluster.as_deref())
+            .await
+            .map_err(|failure| failure.problem)?;
+        let inventory = self.objects.store.inventory().map_err(|error| error.problem())?;
+        Ok(plan(
+            reference.generation,
+            &objects,
+            &inventory,
+            document.state().policy.prune,
+        ))
+    }
+}
+
+impl RunningNode for Handle {
+    fn status(&self) -> StatusReport {
+        self.reporter.glance()
+    }
+
+    fn link(&self) -> LinkView {
+        let state = self.link.borrow();
+        LinkView {
+            enabled: self.enabled,
+            connected: state.connected,
+            broker: state.broker.clone(),
+            cause: state.cause.clone(),
+            waiting_events: self.objects.store.pending_count(),
+        }
+    }
+
+    fn plan(&self) -> BoxFuture<'_, Result<Plan, Problem>> {
+        Box::pin(self.plan_newest())
+    }
+}

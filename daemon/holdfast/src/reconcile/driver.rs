@@ -1,0 +1,492 @@
+//! The driver: one task that owns the machine's state.
+
+use crate::{
+    apply::{Objects, Run, recheck},
+    blobs::Fetcher,
+    codes, failpoint,
+    kubernetes::{Cluster, KubernetesError, KubernetesState, k3s_config},
+    observe::{self, Observation, Target, Versions},
+    pace::random,
+    report::{Progress, Recorder},
+    settings::Settings,
+    telemetry::metrics::METRICS,
+};
+use holdfast_core::{
+    admission::{VerifiedDocument, readmit},
+    backoff::Backoff,
+    reconcile::{Correction, DocumentRef, Effect, Event, JournalStep, State, Ticket},
+};
+use holdfast_protocol::{
+    Digest, Problem,
+    document::{DesiredState, K3sSection},
+    event::{EventKind, Severity},
+};
+use holdfast_store::{StoreError, StoredDocument};
+use std::{collections::HashMap, future::Future, sync::Arc, time::Duration};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinHandle,
+    time::sleep,
+};
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
+
+/// Corrections in a row after which it is a fight: with the growing pauses between them, some ten seconds.
+const FIGHT: u32 = 5;
+/// Finder of conditions about drift.
+const DRIFT: &str = "drift";
+/// Finder of conditions about the version of Kubernetes.
+const VERSION: &str = "kubernetes-version";
+
+/// What the driver needs of its surroundings.
+pub struct Parts {
+    /// Intervals and limits.
+    pub settings: Arc<Settings>,
+    /// Documents and their objects.
+    pub objects: Objects,
+    /// Fetches blobs.
+    pub fetcher: Fetcher,
+    /// Notes events down.
+    pub recorder: Recorder,
+    /// What our own writes left.
+    pub versions: Arc<Versions>,
+    /// Watches what was applied.
+    pub observer: observe::Handle,
+    /// Newly accepted documents.
+    pub documents: mpsc::UnboundedReceiver<VerifiedDocument>,
+    /// Events for the machine, by the observer and by the driver's own tasks.
+    pub events: mpsc::UnboundedReceiver<Event>,
+    /// The other end of them.
+    pub event_sender: mpsc::UnboundedSender<Event>,
+    /// Kubernetes.
+    pub kubernetes: watch::Receiver<KubernetesState>,
+    /// The configuration that Kubernetes should have.
+    pub wanted: watch::Sender<k3s_config::K3sConfig>,
+    /// Where progress is told.
+    pub progress: watch::Sender<Progress>,
+    /// The end of the daemon.
+    pub shutdown: CancellationToken,
+}
+
+/// Owns the machine.
+pub struct Driver {
+    parts: Parts,
+    state: State,
+    cluster: Option<Arc<Cluster>>,
+    tasks: HashMap<Ticket, JoinHandle<()>>,
+    /// Apps of the documents that matter: of the newest, and of the one that is kept up.
+    apps: HashMap<Digest, Vec<String>>,
+    wanted_version: Option<String>,
+}
+
+/// What a document of the store says that is needed beside its objects.
+struct Recovered {
+    reference: DocumentRef,
+    apps: Vec<String>,
+    k3s: Option<K3sSection>,
+}
+
+impl Driver {
+    /// Takes up what the store knows. Nothing of it needs a network or Kubernetes.
+    pub fn new(parts: Parts) -> Self {
+        let mut driver = Self {
+            parts,
+            state: State::default(),
+            cluster: None,
+            tasks: HashMap::new(),
+            apps: HashMap::new(),
+            wanted_version: None,
+        };
+        let stored = driver.parts.objects.store.recover().unwrap_or_else(|error| {
+            driver.parts.recorder.check(Some(&error));
+            holdfast_store::Recovered::default()
+        });
+        let newest = stored
+            .newest
+            .and_then(|document| Some((driver.recover(&document)?, document.step)));
+        let applied = stored.applied.and_then(|document| driver.recover(&document));
+        for document in applied.iter().chain(newest.iter().map(|(document, _)| document)) {
+            driver.remember(&document.reference, document.apps.clone());
+        }
+        let section = newest.as_ref().and_then(|(document, _)| document.k3s.clone());
+        driver.want(section.as_ref());
+        driver.step(Event::Restarted {
+            newest: newest.map(|(document, step)| (document.reference, step)),
+            applied: applied.map(|document| document.reference),
+            proven: stored.proven,
+        });
+        driver
+    }
+
+    /// A stored document, where it passes admission again.
+    fn recover(&self, stored: &StoredDocument) -> Option<Recovered> {
+        let identity = self.parts.objects.identity.borrow().clone();
+        match readmit(&stored.envelope, &identity.trust, &identity.node) {
+            Ok(document) => {
+                let reference = DocumentRef::of(&document);
+                let state = document.into_state();
+                Some(Recovered {
+                    reference,
+                    apps: names(&state),
+                    k3s: state.k3s,
+                })
+            }
+            Err(rejection) => {
+                let problem = rejection.problem;
+                tracing::error!(%problem, generation = %stored.generation, "a stored document is trusted no more; what runs keeps running");
+                let now = self.parts.recorder.floor.now();
+                self.parts.recorder.conditions.set("document", problem, now);
+                let discarded = self.parts.objects.store.discard(stored.digest);
+                self.parts.recorder.check(discarded.as_ref().err());
+                None
+            }
+        }
+    }
+
+    /// Runs until shutdown.
+    pub async fn run(mut self) {
+        self.follow_kubernetes();
+        let shutdown = self.parts.shutdown.clone();
+        loop {
+            tokio::select! {
+                // Documents first: a newer one makes results of older work worthless.
+                biased;
+                () = shutdown.cancelled() => break,
+                Some(document) = self.parts.documents.recv() => self.accept(&document),
+                Some(event) = self.parts.events.recv() => self.step(event),
+                changed = self.parts.kubernetes.changed() => {
+                    if changed.is_err() {
+                        break;
+                    }
+                    self.follow_kubernetes();
+                }
+            }
+            self.tasks.retain(|_, task| !task.is_finished());
+        }
+        for task in self.tasks.values() {
+            task.abort();
+        }
+    }
+
+    fn accept(&mut self, document: &VerifiedDocument) {
+        let reference = DocumentRef::of(document);
+        self.remember(&reference, names(document.state()));
+        self.want(document.state().k3s.as_ref());
+        self.step(Event::DocumentAccepted(reference));
+        // The commit left this for after the acknowledgement and the first request.
+        let flushed = self.parts.objects.store.flush_floor();
+        self.parts.recorder.check(flushed.as_ref().err());
+    }
+
+    fn remember(&mut self, document: &DocumentRef, apps: Vec<String>) {
+        let kept_up = self.state.upkeep().map(|upkeep| upkeep.document.digest);
+        if self.state.newest().is_some() {
+            self.apps.retain(|known, _| Some(*known) == kept_up);
+        }
+        self.apps.insert(document.digest, apps);
+    }
+
+    fn want(&mut self, section: Option<&K3sSection>) {
+        let node = self.parts.recorder.node.clone();
+        let config = k3s_config::render(&self.parts.settings, &node, section);
+        self.parts.wanted.send_if_modified(|wanted| {
+            let other = *wanted != config;
+            *wanted = config;
+            other
+        });
+        self.wanted_version = section.and_then(|section| section.version.clone());
+        self.check_version();
+    }
+
+    fn check_version(&self) {
+        let found = self.parts.kubernetes.borrow().version.clone();
+        let conditions = &self.parts.recorder.conditions;
+        match (&self.wanted_version, found) {
+            (Some(wanted), Some(found)) if *wanted != found => {
+                let error = KubernetesError::WrongVersion {
+                    wanted: wanted.clone(),
+                    found,
+                };
+                conditions.set(VERSION, error.problem(), self.parts.recorder.floor.now());
+            }
+            _ => conditions.clear(VERSION),
+        }
+    }
+
+    fn follow_kubernetes(&mut self) {
+        let (cluster, cause) = {
+            let state = self.parts.kubernetes.borrow_and_update();
+            (state.cluster.clone(), state.cause.clone())
+        };
+        let same = match (&self.cluster, &cluster) {
+            (Some(old), Some(new)) => Arc::ptr_eq(old, new),
+            (None, None) => true,
+            _ => false,
+        };
+        METRICS.kubernetes_ready.set(i64::from(cluster.is_some()));
+        if same {
+            // The reason for waiting may be another one.
+            if let (None, Some(problem)) = (&cluster, cause) {
+                self.step(Event::KubernetesLost { problem });
+            }
+            return;
+        }
+        let had_one = std::mem::replace(&mut self.cluster, cluster).is_some();
+        if had_one || self.cluster.is_none() {
+            let problem = cause.unwrap_or_else(|| {
+                KubernetesError::Unreachable {
+                    what: "the API".into(),
+                    reason: "it is being started".into(),
+                }
+                .problem()
+            });
+            self.step(Event::KubernetesLost { problem });
+        }
+        if self.cluster.is_some() {
+            self.check_version();
+            self.step(Event::KubernetesReady);
+        }
+    }
+
+    fn step(&mut self, event: Event) {
+        match self.state.step(event) {
+            Ok(effects) => {
+                for effect in effects {
+                    self.carry_out(effect);
+                }
+            }
+            Err(error) => tracing::error!(%error, "the reconcile machine refused an event"),
+        }
+        self.tell();
+    }
+
+    fn tell(&self) {
+        let upkeep = self.state.upkeep();
+        self.tell_of_fights();
+        let shown = upkeep.map(|upkeep| &upkeep.document).or(self.state.newest());
+        let progress = Progress {
+            generation: self.state.generation_status(),
+            apps: shown
+                .and_then(|document| self.apps.get(&document.digest))
+                .cloned()
+                .unwrap_or_default(),
+        };
+        if let Some(proven) = progress.generation.proven {
+            METRICS
+                .generation_proven
+                .set(i64::try_from(proven.counter).unwrap_or(i64::MAX));
+        }
+        self.parts.progress.send_if_modified(|known| {
+            let other = *known != progress;
+            *known = progress;
+            other
+        });
+    }
+
+    fn tell_of_fights(&self) {
+        let conditions = &self.parts.recorder.conditions;
+        match self.state.upkeep().map(|upkeep| &upkeep.correction) {
+            Some(Correction::Running { keys, attempt, .. }) if *attempt >= FIGHT => {
+                let names: Vec<_> = keys.iter().take(3).map(ToString::to_string).collect();
+                let problem = Problem::new(
+                    codes::DRIFT_FIGHT,
+                    format!("something keeps changing what holdfast keeps putting back: {}", names.join(", ")),
+                    "find out what else manages the object (its managedFields name it), or leave that field out of the manifest",
+                );
+                conditions.set(DRIFT, problem, self.parts.recorder.floor.now());
+            }
+            Some(Correction::Resting) | None => conditions.clear(DRIFT),
+            Some(_) => {}
+        }
+    }
+
+    fn carry_out(&mut self, effect: Effect) {
+        match effect {
+            Effect::FetchBlobs { ticket, document } => {
+                let fetcher = self.parts.fetcher.clone();
+                self.spawn(ticket, &document, async move |document| {
+                    Some(match fetcher.fetch_all(&document.blobs).await {
+                        Ok(()) => Event::BlobsReady { ticket },
+                        Err(failure) => Event::BlobsFailed { ticket, failure },
+                    })
+                });
+            }
+            Effect::Apply { ticket, document } => {
+                let Some(run) = self.write_run() else { return };
+                self.spawn(ticket, &document, async move |document| {
+                    let failures = run.document(&document).await;
+                    METRICS.object_failures.add(failures.len() as u64);
+                    Some(Event::ApplyFinished { ticket, failures })
+                });
+            }
+            Effect::ApplyObjects {
+                ticket,
+                document,
+                keys,
+            } => {
+                let Some(run) = self.write_run() else { return };
+                self.spawn(ticket, &document, async move |document| {
+                    let failures = run.some(&document, &keys).await;
+                    METRICS.drift_corrected.add(keys.len().saturating_sub(failures.len()) as u64);
+                    Some(Event::ApplyFinished { ticket, failures })
+                });
+            }
+            Effect::Verify {
+                ticket,
+                document,
+                recheck,
+            } => self.verify(ticket, &document, recheck),
+            Effect::ScheduleRetry { ticket, attempt } => {
+                let apply = &self.parts.settings.apply;
+                let wait = Backoff::new(apply.retry_min, apply.retry_max).delay(attempt, random());
+                self.ring(ticket, wait, Event::RetryDue { ticket });
+            }
+            Effect::ScheduleDeadline {
+                ticket,
+                after_seconds,
+            } => {
+                let wait = Duration::from_secs(after_seconds.into());
+                self.ring(ticket, wait, Event::DeadlineReached { ticket });
+            }
+            Effect::Cancel { ticket } => {
+                self.parts.observer.stop(ticket);
+                // On this one thread, an aborted task does nothing more, whenever it is dropped.
+                if let Some(task) = self.tasks.remove(&ticket) {
+                    task.abort();
+                }
+            }
+            Effect::Journal { document, step } => self.journal(&document, step),
+            Effect::Commit { document } => {
+                failpoint::reach("before-proven");
+                let now = self.parts.recorder.floor.now();
+                let store = &self.parts.objects.store;
+                let marked = store.mark_proven(document.digest, &[], now);
+                self.stored(marked);
+                failpoint::reach("after-proven");
+                self.collect_garbage(&document);
+            }
+            Effect::Report(report) => {
+                if report.kind == EventKind::DocumentFailed && report.severity == Severity::Alarm {
+                    METRICS.documents_failed.add(1);
+                }
+                // One that the disk does not take is in the log and in the conditions.
+                let _ = self.parts.recorder.note(report);
+            }
+        }
+    }
+
+    fn journal(&self, document: &DocumentRef, step: JournalStep) {
+        let now = self.parts.recorder.floor.now();
+        if let JournalStep::Failed { problem, applying } = step {
+            let store = &self.parts.objects.store;
+            let marked = store.mark_failed(document.digest, &problem, applying, &[], now);
+            self.stored(marked);
+        }
+    }
+
+    /// A step that could not be written down is taken again after a restart, which does no harm.
+    fn stored(&self, result: Result<(), StoreError>) {
+        self.parts.recorder.check(result.err().as_ref());
+    }
+
+    /// Blobs that neither the proven document nor the one kept up needs.
+    fn collect_garbage(&self, document: &DocumentRef) {
+        let upkeep = self.state.upkeep().map(|upkeep| &upkeep.document);
+        let keep = [Some(document), upkeep, self.state.newest()]
+            .into_iter()
+            .flatten()
+            .flat_map(|document| document.blobs.iter().map(|blob| blob.digest))
+            .collect();
+        match self.parts.objects.blobs.collect_garbage(&keep) {
+            Ok(collected) if collected.blobs > 0 => {
+                tracing::info!(blobs = collected.blobs, bytes = collected.bytes, "removed blobs that nothing needs");
+            }
+            Ok(_) => {}
+            Err(error) => tracing::warn!(%error, "blobs that nothing needs cannot be removed"),
+        }
+    }
+
+    fn verify(&mut self, ticket: Ticket, document: &DocumentRef, recheck_all: bool) {
+        let Some(run) = self.write_run() else { return };
+        let observer = self.parts.observer.clone();
+        let events = self.parts.event_sender.clone();
+        let apps = self.apps.get(&document.digest).cloned().unwrap_or_default();
+        self.spawn(ticket, document, async move |document| {
+            let prepared = match run.objects.document(&document) {
+                Ok(verified) => run.objects.prepare(verified.state(), Some(&run.cluster)).await,
+                Err(failure) => Err(failure),
+            };
+            let objects = match prepared {
+                Ok(objects) => objects,
+                Err(failure) => {
+                    tracing::error!(problem = %failure.problem, "a document's objects cannot be observed");
+                    return None;
+                }
+            };
+            let targets = objects
+                .into_iter()
+                .map(|object| Target {
+                    key: object.key,
+                    app: object.app,
+                })
+                .collect();
+            observer.observe(Observation {
+                ticket,
+                targets,
+                apps,
+                cluster: run.cluster.clone(),
+            });
+            if recheck_all {
+                match recheck(&run, &document).await {
+                    Ok(keys) if keys.is_empty() => {}
+                    Ok(keys) => {
+                        let _ = events.send(Event::DriftDetected { keys });
+                    }
+                    Err(failure) => tracing::error!(problem = %failure.problem, "objects cannot be compared"),
+                }
+            }
+            None
+        });
+    }
+
+    fn write_run(&self) -> Option<Run> {
+        // The machine asks for writes only while Kubernetes is ready.
+        let cluster = self.cluster.clone()?;
+        Some(Run {
+            objects: self.parts.objects.clone(),
+            cluster,
+            versions: self.parts.versions.clone(),
+            concurrency: self.parts.settings.apply.concurrency,
+            floor: self.parts.recorder.floor.clone(),
+        })
+    }
+
+    fn spawn<W, F>(&mut self, ticket: Ticket, document: &DocumentRef, work: W)
+    where
+        W: FnOnce(DocumentRef) -> F,
+        F: Future<Output = Option<Event>> + Send + 'static,
+    {
+        let span = tracing::info_span!("document", generation = %document.generation);
+        let events = self.parts.event_sender.clone();
+        let work = work(document.clone());
+        let task = async move {
+            if let Some(event) = work.await {
+                let _ = events.send(event);
+            }
+        };
+        self.tasks.insert(ticket, tokio::spawn(task.instrument(span)));
+    }
+
+    fn ring(&mut self, ticket: Ticket, wait: Duration, event: Event) {
+        let events = self.parts.event_sender.clone();
+        let task = tokio::spawn(async move {
+            sleep(wait).await;
+            let _ = events.send(event);
+        });
+        self.tasks.insert(ticket, task);
+    }
+}
+
+fn names(state: &DesiredState) -> Vec<String> {
+    state.apps.iter().map(|app| app.name.clone()).collect()
+}
