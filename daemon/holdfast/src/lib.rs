@@ -13,6 +13,7 @@
 // The frame: how the process starts, who it is, and how a person talks to it.
 pub mod cli;
 pub mod codes;
+pub mod daemon;
 pub mod doctor;
 pub mod enrol;
 pub mod identity;

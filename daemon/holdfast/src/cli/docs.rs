@@ -27,17 +27,19 @@ pub fn markdown() -> String {
     let common: Vec<_> = command.get_arguments().filter(|argument| argument.is_global_set()).cloned().collect();
     options(&mut text, common.iter());
     for sub in command.get_subcommands().filter(|sub| !sub.is_hide_set()) {
-        let _ = writeln!(text, "\n## holdfast {}\n\n{}\n", sub.get_name(), about(sub));
+        let about = about(sub);
+        let _ = writeln!(text, "\n## holdfast {}\n\n{}.\n", sub.get_name(), about.trim_end_matches('.'));
         let usage: Vec<_> = sub
             .get_positionals()
             .map(|argument| format!(" [{}]", argument.get_id().as_str().to_uppercase()))
             .collect();
-        let _ = writeln!(text, "```text\nholdfast {}{} [OPTIONS]\n```\n", sub.get_name(), usage.concat());
+        let _ = writeln!(text, "```text\nholdfast {}{} [OPTIONS]\n```", sub.get_name(), usage.concat());
         let own: Vec<_> = sub
             .get_arguments()
             .filter(|argument| !argument.is_global_set() && argument.get_id() != "help")
             .collect();
         if !own.is_empty() {
+            text.push('\n');
             options(&mut text, own.into_iter());
         }
     }
@@ -71,6 +73,7 @@ fn options<'a>(text: &mut String, arguments: impl Iterator<Item = &'a Arg>) {
             _ => value.trim().to_owned(),
         };
         let help = argument.get_help().map(ToString::to_string).unwrap_or_default();
+        let help = format!("{}.", help.trim_end_matches('.'));
         let values: Vec<_> = argument
             .get_possible_values()
             .iter()

@@ -210,7 +210,7 @@ mod tests {
     }
 
     fn put(path: &Path, text: &str) {
-        fs::File::create(path)
+        File::create(path)
             .and_then(|mut file| io::Write::write_all(&mut file, text.as_bytes()))
             .unwrap();
     }
