@@ -23,7 +23,6 @@ use holdfast_protocol::{
     token::EnrolmentToken,
 };
 use http::StatusCode;
-use jiff::Timestamp;
 use serde_json::Map;
 use std::net::IpAddr;
 
@@ -51,7 +50,7 @@ pub async fn enrol(
         )
     })?;
     let asked = Request::from_pem(&request.csr)?;
-    let known = tokens::get(hub.database.read(), &request.token_id, Timestamp::now()).await?;
+    let known = tokens::get(hub.database.read(), &request.token_id, crate::database::now()).await?;
     let Some(known) = known.filter(|token| secret_fits(token, &request.token_secret)) else {
         if !hub.limiter.refused(from) {
             return Err(too_many(hub));
@@ -65,7 +64,7 @@ pub async fn enrol(
     };
 
     let mut tx = hub.database.write().await?;
-    let now = Timestamp::now();
+    let now = crate::database::now();
     // Read again: between the first look and the writing turn another box may have come.
     let token = tokens::get_for_update(&mut tx, &known.info.id, now)
         .await?
@@ -118,7 +117,7 @@ async fn decide(
     token: &StoredToken,
     asked: &Request,
     request: &EnrolRequest,
-    now: Timestamp,
+    now: jiff::Timestamp,
 ) -> Result<Decision, ApiError> {
     let refused = |status, code, message: &str, action| {
         Ok(Decision::Refused(refusal(

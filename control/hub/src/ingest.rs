@@ -16,7 +16,6 @@ use holdfast_protocol::{
     report::{Presence, StatusReport},
     topic::{Channel, Down, Topic, Up},
 };
-use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 
 /// What became of a message.
@@ -117,7 +116,7 @@ impl Hub {
             return Ok(Outcome::Refused(format!("it says to be of node {}", report.node)));
         }
         let mut tx = self.database.write().await?;
-        let stored = reports::status(&mut tx, &report, Timestamp::now()).await?;
+        let stored = reports::status(&mut tx, &report, crate::database::now()).await?;
         tx.commit().await?;
         self.changed(node);
         Ok(if stored { Outcome::Stored } else { Outcome::Known })
@@ -136,7 +135,7 @@ impl Hub {
         }
         let mut tx = self.database.write().await?;
         let keep = self.config.retention.events_per_node;
-        let stored = reports::event(&mut tx, &event, keep, Timestamp::now()).await?;
+        let stored = reports::event(&mut tx, &event, keep, crate::database::now()).await?;
         tx.commit().await?;
         self.changed(node);
         Ok(if stored { Outcome::Stored } else { Outcome::Known })
@@ -154,7 +153,7 @@ impl Hub {
 
     async fn set_presence(&self, node: &NodeId, online: bool) -> Result<(), DatabaseError> {
         let mut tx = self.database.write().await?;
-        let known = reports::presence(&mut tx, node, online, Timestamp::now()).await?;
+        let known = reports::presence(&mut tx, node, online, crate::database::now()).await?;
         tx.commit().await?;
         if known {
             tracing::info!(%node, online, "presence");

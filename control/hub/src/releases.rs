@@ -17,7 +17,6 @@ use holdfast_protocol::{
     operator::{ReleaseContent, ReleaseInfo},
 };
 use http::StatusCode;
-use jiff::Timestamp;
 use serde_json::{Map, Value};
 
 /// Checks everything about a release that would make a node refuse it.
@@ -152,7 +151,7 @@ fn document(
         schema: SchemaVersion::CURRENT,
         node: node.clone(),
         generation,
-        issued_at: Timestamp::now(),
+        issued_at: database::now(),
         release: Some(ReleaseRef {
             name: name.to_owned(),
             digest,

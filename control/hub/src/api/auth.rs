@@ -13,7 +13,6 @@ use holdfast_protocol::{
     operator::{OperatorRole, WhoAmI},
 };
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header, request::Parts};
-use jiff::Timestamp;
 use ring::rand::{SecureRandom as _, SystemRandom};
 use rustls_pki_types::CertificateDer;
 use std::{net::SocketAddr, sync::Arc};
@@ -85,7 +84,7 @@ async fn identify(parts: &Parts, hub: &Hub) -> Result<WhoAmI> {
     }
     if let Some(session) = session_cookie(&parts.headers) {
         let hash = Digest::of(session.as_bytes());
-        let known = operators::by_session_hash(read, &hash, Timestamp::now()).await?;
+        let known = operators::by_session_hash(read, &hash, crate::database::now()).await?;
         let who = known.ok_or_else(|| refused(hub, parts, "the session is over"))?;
         if !matches!(parts.method, Method::GET | Method::HEAD) {
             require_same_origin(&parts.headers)?;

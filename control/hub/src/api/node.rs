@@ -25,7 +25,6 @@ use holdfast_protocol::{
     envelope::Envelope,
 };
 use http::{HeaderMap, HeaderValue, StatusCode, header};
-use jiff::Timestamp;
 use std::sync::Arc;
 
 /// Makes a node of a box that holds an enrolment token.
@@ -165,7 +164,7 @@ async fn authenticate(hub: &Hub, peer: &Peer) -> Result<NodeId> {
             "enrol the box at this hub",
         ),
         Some(known) if known.revoked => Err(enrolment::revoked(&known.node)),
-        Some(known) if known.not_after <= Timestamp::now() => refuse(
+        Some(known) if known.not_after <= crate::database::now() => refuse(
             StatusCode::UNAUTHORIZED,
             hub_codes::CERTIFICATE_EXPIRED,
             format!(

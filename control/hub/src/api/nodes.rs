@@ -25,7 +25,6 @@ use holdfast_protocol::{
     operator::{NodeInfo, PatchLabels},
 };
 use http::StatusCode;
-use jiff::Timestamp;
 use serde::Deserialize;
 use std::sync::Arc;
 use utoipa::IntoParams;
@@ -96,7 +95,7 @@ pub async fn delete(
     Part(id): Part<NodeId>,
 ) -> Result<StatusCode> {
     let mut tx = hub.database.write().await?;
-    if !nodes::delete(&mut tx, &id, Timestamp::now()).await? {
+    if !nodes::delete(&mut tx, &id, crate::database::now()).await? {
         return Err(unknown(&id));
     }
     let actor = Actor::Operator(who.name);

@@ -19,7 +19,6 @@ use holdfast_protocol::{
     operator::{CreateOperator, CreatedOperator, Operator, OperatorRole},
 };
 use http::StatusCode;
-use jiff::Timestamp;
 use std::sync::Arc;
 
 /// All operators.
@@ -100,7 +99,7 @@ pub async fn add(
     let operator = Operator {
         name: name.to_string(),
         role,
-        created_at: Timestamp::now(),
+        created_at: crate::database::now(),
     };
     let mut tx = database.write().await?;
     if !operators::insert(&mut tx, &operator, &Digest::of(bearer_token.as_bytes())).await? {

@@ -24,7 +24,6 @@ use holdfast_protocol::{
     operator::{AssignRelease, Assigned, CreateRelease, ReleaseInfo},
 };
 use http::StatusCode;
-use jiff::Timestamp;
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
@@ -72,7 +71,7 @@ pub async fn create(
     let info = ReleaseInfo {
         name: request.name,
         digest: stored::content_digest(&request.content)?,
-        created_at: Timestamp::now(),
+        created_at: crate::database::now(),
         created_by: who.name.clone(),
         apps: request.content.apps.iter().map(|app| app.name.clone()).collect(),
         nodes: 0,
@@ -203,7 +202,7 @@ pub async fn put_blob(
         .await?;
     let blob = BlobRef { digest, size };
     let mut tx = hub.database.write().await?;
-    if blobs::insert(&mut tx, &blob, &who.name, Timestamp::now()).await? {
+    if blobs::insert(&mut tx, &blob, &who.name, crate::database::now()).await? {
         let actor = Actor::Operator(who.name);
         audit::record(
             &mut tx,

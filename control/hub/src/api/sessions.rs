@@ -22,7 +22,6 @@ use holdfast_protocol::{
     operator::{CreateSession, WhoAmI},
 };
 use http::{HeaderMap, HeaderValue, StatusCode, header};
-use jiff::Timestamp;
 use std::sync::Arc;
 
 /// Logs a browser in: a bearer token becomes a session cookie.
@@ -54,7 +53,7 @@ pub async fn create(
         return Err(ApiError::unauthenticated("the bearer token is unknown"));
     };
     let session = auth::random_text()?;
-    let now = Timestamp::now();
+    let now = crate::database::now();
     let lifetime = hub.config.api.session_lifetime.0;
     let expires_at = now
         .checked_add(lifetime)

@@ -18,7 +18,6 @@ use bytes::Bytes;
 use futures::{Stream, stream};
 use holdfast_protocol::operator::{NodeDeleted, StreamEvent, Tick};
 use http::header;
-use jiff::Timestamp;
 use std::{collections::HashSet, convert::Infallible, sync::Arc, time::Duration};
 use tokio::sync::broadcast::{
     Receiver,
@@ -125,7 +124,7 @@ impl Reader {
 
 fn tick() -> Option<String> {
     render(&StreamEvent::Tick(Tick {
-        now: Timestamp::now(),
+        now: crate::database::now(),
     }))
 }
 

@@ -20,7 +20,7 @@ use holdfast_protocol::{
     token::{EnrolmentToken, SECRET_BYTES},
 };
 use http::StatusCode;
-use jiff::{SignedDuration, Timestamp};
+use jiff::SignedDuration;
 use ring::rand::{SecureRandom as _, SystemRandom};
 use std::sync::Arc;
 
@@ -32,7 +32,9 @@ const MAX_SERIAL: usize = 128;
 /// All enrolment tokens, newest first, without their secrets.
 #[utoipa::path(get, path = "/api/v1/tokens", tag = "tokens", responses((status = 200, body = [TokenInfo])))]
 pub async fn list(State(hub): State<Arc<Hub>>, _viewer: Viewer) -> Result<Json<Vec<TokenInfo>>> {
-    Ok(Json(tokens::list(hub.database.read(), Timestamp::now()).await?))
+    Ok(Json(
+        tokens::list(hub.database.read(), crate::database::now()).await?,
+    ))
 }
 
 /// Makes an enrolment token, which is shown this once.
@@ -61,7 +63,7 @@ pub async fn create(
         ));
     }
     let (id, secret) = random()?;
-    let now = Timestamp::now();
+    let now = crate::database::now();
     let info = TokenInfo {
         state: TokenState::Open,
         created_at: now,
@@ -118,7 +120,7 @@ pub async fn revoke(
     Part(id): Part<String>,
 ) -> Result<StatusCode> {
     let mut tx = hub.database.write().await?;
-    let Some(token) = tokens::get_for_update(&mut tx, &id, Timestamp::now()).await? else {
+    let Some(token) = tokens::get_for_update(&mut tx, &id, crate::database::now()).await? else {
         return Err(ApiError::not_found(
             "enrolment token",
             &id,

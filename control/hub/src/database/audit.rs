@@ -2,7 +2,6 @@
 
 use super::{Result, Write, micros, next, timestamp};
 use holdfast_protocol::operator::AuditEvent;
-use jiff::Timestamp;
 use sqlx::SqlitePool;
 
 /// Who did something.
@@ -43,7 +42,7 @@ pub async fn record(
         "INSERT INTO audit (sequence, at, actor, action, subject, detail) VALUES ($1, $2, $3, $4, $5, $6)",
     )
     .bind(sequence)
-    .bind(micros(Timestamp::now()))
+    .bind(micros(crate::database::now()))
     .bind(actor.to_string())
     .bind(action)
     .bind(subject)

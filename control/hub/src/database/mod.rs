@@ -112,6 +112,12 @@ async fn next(tx: &mut Write, counter: &str) -> Result<i64> {
     )
 }
 
+/// The time now, as exact as the database keeps it: what is answered and what is stored are the same.
+pub fn now() -> Timestamp {
+    let now = Timestamp::now();
+    Timestamp::from_microsecond(now.as_microsecond()).unwrap_or(now)
+}
+
 /// Time as the database holds it: microseconds since 1970.
 pub(crate) fn micros(time: Timestamp) -> i64 {
     time.as_microsecond()
