@@ -46,7 +46,7 @@ pub struct Ready {
     pub api: String,
     /// URL of the plain listener, where there is one.
     pub plain: Option<String>,
-    /// First address of the broker that nodes are told.
+    /// URL of the broker's MQTT listener, from this machine; nodes may be told another (`broker.public`).
     pub mqtt: String,
     /// File with the bearer token of the first administrator.
     pub admin_token_file: PathBuf,
@@ -88,6 +88,14 @@ pub async fn open(config: &Config) -> anyhow::Result<Opened> {
         admin_token_file,
         _lock: lock,
     })
+}
+
+/// The broker's address by which it is reached from this machine.
+fn reachable_broker(listen: String) -> String {
+    let bound = listen
+        .strip_prefix("mqtts://")
+        .and_then(|address| address.parse().ok());
+    bound.map_or(listen, |bound| format!("mqtts://{}", Names::reachable(bound)))
 }
 
 /// Where the database is.
@@ -158,8 +166,9 @@ pub async fn run(
     ));
     hub.write_revoked().await?;
     let broker = RunningBroker::start(&hub).await?;
-    let addresses = names.broker_addresses(&hub.config, &broker.as_broker().listen_address());
-    hub.set_broker(broker.as_broker(), addresses.clone());
+    let listen_address = broker.as_broker().listen_address();
+    let addresses = names.broker_addresses(&hub.config, &listen_address);
+    hub.set_broker(broker.as_broker(), addresses);
 
     let tasks = TaskTracker::new();
     let router = api::router(Arc::clone(&hub));
@@ -174,7 +183,7 @@ pub async fn run(
                     .map(|address| format!("http://{}", Names::reachable(address)))
             })
             .transpose()?,
-        mqtt: addresses.into_iter().next().unwrap_or_default(),
+        mqtt: reachable_broker(listen_address),
         admin_token_file: opened.admin_token_file,
     };
     tasks.spawn(server::serve(
