@@ -37,6 +37,17 @@ impl<T: DeserializeOwned> FromRequest<Arc<Hub>> for Body<T> {
             ));
         }
         let bytes = read(request, hub.config.api.max_body_bytes).await?;
+        // The JSON reader takes an array for an object, field by field; nobody means that.
+        if bytes.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[') {
+            return Err(ApiError::new(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                Problem::new(
+                    codes::BAD_REQUEST,
+                    "the body is a JSON array",
+                    "send one JSON object",
+                ),
+            ));
+        }
         match Json::<T>::from_bytes(&bytes) {
             Ok(Json(value)) => Ok(Self(value)),
             Err(JsonRejection::JsonDataError(error)) => {
