@@ -1,0 +1,61 @@
+//! The Kubernetes of this test binary.
+
+use anyhow::{Context as _, Result};
+use holdfast_harness::{Kubectl, paths, wait};
+use std::{
+    net::TcpListener,
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    sync::Mutex,
+};
+use tokio::sync::OnceCell;
+
+/// Lives as long as the test binary: its shell ends the server when this end of the pipe is closed, however the tests end.
+static KEEPER: Mutex<Option<Child>> = Mutex::new(None);
+static CLUSTER: OnceCell<Kubectl> = OnceCell::const_new();
+
+/// The cluster, started by whoever needs it first.
+pub async fn shared() -> Result<Kubectl> {
+    CLUSTER.get_or_try_init(start).await.cloned()
+}
+
+async fn start() -> Result<Kubectl> {
+    let k3s = paths::k3s()?;
+    let directory: PathBuf = tempfile::Builder::new().prefix("engine-cluster-").tempdir()?.keep();
+    let port = free_port()?;
+    let kubeconfig = directory.join("k3s.yaml");
+    let config = directory.join("config.yaml");
+    let text = format!(
+        "data-dir: {0}/data\nhttps-listen-port: {port}\nwrite-kubeconfig: {0}/k3s.yaml\nnode-name: engine\n",
+        directory.display()
+    );
+    std::fs::write(&config, text)?;
+    let log = std::fs::File::create(directory.join("log"))?;
+    let script = r#"exec 3<&0 </dev/null; "$0" server --config "$1" & cat <&3 >/dev/null; kill -9 $!; rm -rf "$2""#;
+    let keeper = Command::new("sh")
+        .args(["-c", script])
+        .arg(&k3s)
+        .arg(&config)
+        .arg(&directory)
+        .stdin(Stdio::piped())
+        .stdout(log.try_clone()?)
+        .stderr(log)
+        .spawn()
+        .context("start the shell that keeps the cluster")?;
+    *KEEPER.lock().unwrap() = Some(keeper);
+    let kubectl = Kubectl { k3s, kubeconfig };
+    wait::until("Kubernetes for the tests is ready", super::PATIENCE, async || {
+        kubectl.run(&["get", "--raw", "/readyz"]).await.map(Some)
+    })
+    .await?;
+    wait::until("the default service account is there", super::PATIENCE, async || {
+        kubectl.get("default", "serviceaccount", "default").await
+    })
+    .await?;
+    Ok(kubectl)
+}
+
+/// A TCP port that is free now.
+pub fn free_port() -> Result<u16> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+}
