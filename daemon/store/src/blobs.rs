@@ -162,7 +162,7 @@ impl Blobs {
             offset = 0;
         }
         if let Ok(stat) = nix::sys::statvfs::statvfs(&self.partial) {
-            let free = u64::from(stat.blocks_available()).saturating_mul(u64::from(stat.fragment_size()));
+            let free = stat.blocks_available().saturating_mul(stat.fragment_size());
             if free < size - offset {
                 return Err(StoreError::DiskFull { path });
             }

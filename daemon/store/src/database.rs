@@ -5,25 +5,23 @@
 
 use crate::StoreError;
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
-use std::path::Path;
+use std::{fs::OpenOptions, os::unix::fs::OpenOptionsExt as _, path::Path};
 
 /// "hfnd", marks the file as Holdfast's in its header.
 pub(crate) const APPLICATION_ID: i64 = 0x6866_6e64;
 
-/// Migrations in order; the schema version is how many of them were run. Never change one that was released.
-const MIGRATIONS: &[&str] = &[include_str!("schema_1.sql")];
+/// The newest schema version that this build knows: the number of migrations.
+pub(crate) const SCHEMA_VERSION: i64 = 1;
 
-/// The newest schema version that this build knows.
-pub(crate) const SCHEMA_VERSION: i64 = MIGRATIONS.len() as i64;
+/// Migrations in order. Never change one that was released.
+const MIGRATIONS: [&str; SCHEMA_VERSION as usize] = [include_str!("schema_1.sql")];
 
 /// Settings of the connection.
 ///
 /// - WAL with `synchronous = FULL`: a commit is one fsync of the log, durable when it returns, and an idle database writes nothing.
-/// - Exclusive locking: the index of the log is in the heap, no shared-memory file exists, and no second process can get in.
 /// - The log is written back after 256 pages (1 MiB) and cut to that size, so it cannot grow.
 /// - 256 KiB of page cache and no memory map: the memory of the whole node is counted.
 const SETTINGS: &str = "
-    PRAGMA locking_mode = EXCLUSIVE;
     PRAGMA journal_mode = WAL;
     PRAGMA synchronous = FULL;
     PRAGMA foreign_keys = ON;
@@ -37,15 +35,25 @@ const SETTINGS: &str = "
 /// Opens the database, made anew where there is none, and checks it.
 pub(crate) fn open(path: &Path) -> Result<Connection, StoreError> {
     let failed = |error: rusqlite::Error| StoreError::from_sqlite(path, &error);
+    make_private(path)?;
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
         | OpenFlags::SQLITE_OPEN_CREATE
         | OpenFlags::SQLITE_OPEN_NO_MUTEX
         | OpenFlags::SQLITE_OPEN_NOFOLLOW;
     let mut connection = Connection::open_with_flags(path, flags).map_err(failed)?;
+    // SQLite falls back to reading alone by itself.
+    if connection.is_readonly("main").map_err(failed)? {
+        return Err(StoreError::read_only(path));
+    }
     connection.set_prepared_statement_cache_capacity(0);
     // Waiting cannot help: whoever holds the file holds it for life.
     connection
         .busy_timeout(std::time::Duration::ZERO)
+        .map_err(failed)?;
+    // Before anything is read: the index of the log is then in the heap. Otherwise it would be a file of its own, which cannot be made
+    // on a full disk, and the store could not even be read there. No second process can get in either.
+    connection
+        .pragma_update(None, "locking_mode", "EXCLUSIVE")
         .map_err(failed)?;
 
     let read = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
@@ -75,6 +83,21 @@ pub(crate) fn open(path: &Path) -> Result<Connection, StoreError> {
     }
     check(&connection, path)?;
     Ok(connection)
+}
+
+/// SQLite would make the file readable by everyone; its log takes the mode of the file.
+fn make_private(path: &Path) -> Result<(), StoreError> {
+    let made = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(crate::fs::PRIVATE_FILE)
+        .open(path);
+    match made {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+            Err(StoreError::from_io(path, &error))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn migrate(connection: &mut Connection, version: i64) -> rusqlite::Result<()> {

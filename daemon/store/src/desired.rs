@@ -122,7 +122,7 @@ impl Store {
         })
         .map_err(|error| self.sqlite(&error))?;
         inner.outbox = outbox;
-        self.mark_floor(inner, |floor| floor.highest = Some((generation, digest)));
+        inner.raise_floor(|floor| floor.highest = Some((generation, digest)));
         Ok(())
     }
 

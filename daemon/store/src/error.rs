@@ -118,7 +118,7 @@ impl StoreError {
                     detail: format!("{detail} (SQLite code {})", failure.extended_code),
                     path,
                 },
-                Code::CannotOpen if is_read_only(&path) => Self::ReadOnly { path },
+                Code::CannotOpen if is_on_read_only_disk(&path) => Self::ReadOnly { path },
                 Code::CannotOpen => Self::Io { path, detail },
                 Code::DatabaseCorrupt | Code::NotADatabase => Self::Corrupt { path, detail },
                 Code::DatabaseBusy | Code::DatabaseLocked | Code::FileLockingProtocolFailed => {
@@ -132,6 +132,16 @@ impl StoreError {
             | rusqlite::Error::IntegralValueOutOfRange(..)
             | rusqlite::Error::Utf8Error(..) => Self::Corrupt { path, detail },
             _ => Self::Internal { path, detail },
+        }
+    }
+
+    /// A file that can only be read: because of its disk, or because of its mode.
+    pub(crate) fn read_only(path: &Path) -> Self {
+        let path = path.to_owned();
+        if is_on_read_only_disk(&path) {
+            Self::ReadOnly { path }
+        } else {
+            Self::Forbidden { path }
         }
     }
 
@@ -181,7 +191,7 @@ impl StoreError {
 }
 
 /// Whether the file system of `path` is mounted read-only.
-fn is_read_only(path: &Path) -> bool {
+fn is_on_read_only_disk(path: &Path) -> bool {
     let directory = path.parent().unwrap_or(path);
     nix::sys::statvfs::statvfs(directory)
         .is_ok_and(|stat| stat.flags().contains(nix::sys::statvfs::FsFlags::ST_RDONLY))

@@ -7,7 +7,6 @@
 use crate::{
     StoreError,
     desired::unsigned,
-    floor::SEQUENCE_BLOCK,
     store::{Inner, Options, Store, as_i64, in_transaction, read_meta, write_meta},
 };
 use holdfast_protocol::event::{Event, EventKind, Severity};
@@ -54,6 +53,11 @@ impl Outbox {
             dropped,
             last_sequence: last_sequence.max(u64::try_from(newest).unwrap_or(0)),
         })
+    }
+
+    /// The last sequence that was given out.
+    pub(crate) const fn last_sequence(&self) -> u64 {
+        self.last_sequence
     }
 
     /// Adds events and drops what does not fit any more.
@@ -114,7 +118,7 @@ pub(crate) fn queue<T>(
     })
     .map_err(|error| store.sqlite(&error))?;
     *outbox = changed;
-    store.mark_floor(&mut inner, |_| {});
+    inner.raise_floor(|_| {});
     store.try_flush(&mut inner);
     Ok(value)
 }
@@ -208,17 +212,6 @@ impl Store {
             };
             outbox.push(transaction, &unbounded, &[event])
         })
-    }
-
-    /// Takes changed values into the floor, and the bound of event sequences with them.
-    pub(crate) fn mark_floor(&self, inner: &mut Inner, change: impl FnOnce(&mut crate::floor::Floor)) {
-        let before = inner.floor;
-        change(&mut inner.floor);
-        let last = inner.outbox.last_sequence;
-        if last > inner.floor.event_sequence_bound {
-            inner.floor.event_sequence_bound = last.next_multiple_of(SEQUENCE_BLOCK);
-        }
-        inner.note_floor_change(before);
     }
 }
 

@@ -74,8 +74,14 @@ pub(crate) struct Inner {
 }
 
 impl Inner {
-    /// Notes that the floor file is behind, where the floor is another than `before`.
-    pub(crate) fn note_floor_change(&mut self, before: Floor) {
+    /// Takes changed values into the floor, and the bound of event sequences with them.
+    pub(crate) fn raise_floor(&mut self, change: impl FnOnce(&mut Floor)) {
+        let before = self.floor;
+        change(&mut self.floor);
+        let last = self.outbox.last_sequence();
+        if last > self.floor.event_sequence_bound {
+            self.floor.event_sequence_bound = last.next_multiple_of(SEQUENCE_BLOCK);
+        }
         self.floor_is_dirty |= self.floor != before;
     }
 }
@@ -195,7 +201,7 @@ impl Store {
         }
         self.write(|transaction| write_meta(transaction, "time_floor", &time.to_string()))?;
         let mut inner = self.lock();
-        self.mark_floor(&mut inner, |floor| floor.time = Some(time));
+        inner.raise_floor(|floor| floor.time = Some(time));
         self.try_flush(&mut inner);
         Ok(())
     }
