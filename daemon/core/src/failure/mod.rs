@@ -57,6 +57,12 @@ pub fn api_refusal(key: &ObjectKey, code: u16, reason: &str, message: &str) -> F
             "it is tried again when the webhook answers",
             true,
         ),
+        // Server-side apply answers 500 to a field that the kind's schema does not have or that has the wrong type.
+        _ if message.contains("failed to create typed patch object") => (
+            codes::OBJECT_REFUSED,
+            "correct the manifest and publish the release again",
+            false,
+        ),
         (401, _) => (
             codes::APPLY_FAILED,
             "check the kubeconfig of the node; it is tried again",

@@ -14,6 +14,7 @@ use holdfast_core::{
     failure::Failure,
     object::{PreparedObject, Wave},
 };
+use std::collections::HashSet;
 
 /// Writes objects.
 #[derive(Clone, Copy)]
@@ -38,13 +39,16 @@ impl Writer<'_> {
         mut done: impl FnMut(&[&'o PreparedObject]) -> Result<(), Failure>,
     ) -> Vec<Failure> {
         let mut failures = Vec::new();
+        let mut renewed_groups = HashSet::new();
         for wave in objects.chunk_by(|a, b| a.wave() == b.wave()) {
             let mut written = Vec::with_capacity(wave.len());
             let mut unreachable = false;
             for (object, answer) in bounded(self.concurrency, self, wave, |this, object| Box::pin(this.one(object))).await {
                 match answer {
                     Ok(()) => written.push(object),
-                    Err(failure) => {
+                    Err(mut failure) => {
+                        // The schema of a definition that was just written takes a moment to be the one that objects are held against.
+                        failure.retryable |= renewed_groups.contains(object.key.group());
                         unreachable |= failure.problem.code == holdfast_core::codes::KUBERNETES_UNREACHABLE;
                         failures.push(failure);
                     }
@@ -62,6 +66,9 @@ impl Writer<'_> {
                     Box::pin(established(this.cluster, object))
                 });
                 failures.extend(answers.await.into_iter().filter_map(Result::err));
+                // The name of a definition is "plural.group".
+                let groups = written.iter().filter_map(|object| object.key.name.split_once('.'));
+                renewed_groups.extend(groups.map(|(_, group)| group));
             }
         }
         failures
