@@ -1,11 +1,11 @@
 // What was done or tried at the hub, newest first.
 
-import { empty, h, moment } from "./dom.js";
+import { age, empty, h, moment } from "./dom.js";
 import { api } from "./store.js";
 
 export function audit(_query, { notice }) {
   let events = [];
-  const search = h("input", { type: "search", placeholder: "Who, what or to what", "aria-label": "Search the audit log", oninput: draw });
+  const search = h("input", { type: "search", placeholder: "Search", "aria-label": "Search the audit log", oninput: draw });
   const list = h("div", { class: "list" }, h("p", { class: "quiet" }, "Loading…"));
   const element = h("div", {}, h("h1", { tabindex: -1 }, "Audit"),
     h("div", { class: "toolbar" }, search, h("button", { type: "button", onclick: load }, "Read again")), list);
@@ -34,7 +34,7 @@ export function audit(_query, { notice }) {
 function row(event) {
   const refused = event.action.endsWith(".refused");
   return h("div", { class: `item audit${refused ? " refused" : ""}` },
-    h("span", { class: "quiet" }, moment(event.at)),
+    h("span", { class: "quiet when" }, h("span", { class: "wide" }, moment(event.at)), h("span", { class: "narrow" }, age(event.at))),
     h("span", { class: "name" }, event.action),
     h("span", {}, event.actor, h("span", { class: "quiet" }, " → "), event.subject),
     h("span", { class: "quiet" }, event.detail));

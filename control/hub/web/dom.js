@@ -27,6 +27,7 @@ const SHAPES = {
   progressing: [["circle", { cx: 8, cy: 8, r: 6, class: "track" }], ["path", { d: "M8 2a6 6 0 0 1 6 6", class: "line turn" }]],
   degraded: [["path", { d: "M8 1.200 15.400 14.400H0.600Z", class: "fill round" }], ["path", { d: "M8 6v4M8 12.100v.1", class: "mark" }]],
   offline: [["circle", { cx: 8, cy: 8, r: 6, class: "line dashed" }], ["path", { d: "M5 8h6", class: "line" }]],
+  warning: [["rect", { x: 2.500, y: 2.500, width: 11, height: 11, rx: 2, class: "line", transform: "rotate(45 8 8)" }], ["path", { d: "M8 4.800v3.700M8 11v.1", class: "line" }]],
   unknown: [["rect", { x: 2.500, y: 2.500, width: 11, height: 11, rx: 2, class: "line", transform: "rotate(45 8 8)" }], ["path", { d: "M8 11v.1M6.600 6.700a1.450 1.450 0 1 1 1.400 1.900", class: "line thin" }]],
 };
 

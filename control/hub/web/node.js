@@ -29,7 +29,7 @@ export function node(id, { notice, go }) {
     part("link", [state, info.proven, info.accepted, info.wanted, info.lastHeardAt, info.online], () => state === "offline" ? offline(info) : null);
     part("problems", [info.cause, status?.generation?.cause, status?.conditions], () => problems(info));
     part("steps", [info.wanted, info.accepted, info.proven, status?.generation, info.release, info.online], () => steps(info));
-    part("apps", [status?.apps, info.online], () => apps(status, info));
+    part("apps", [status?.apps, info.online, info.cause], () => apps(status, info));
     part("sides", [status?.kubernetes, status?.machine, status?.agent, status?.clockTrusted, info.hardware, info.enrolledAt, info.certificateExpiresAt, info.lastHeardAt], () => sides(info));
     part("events", 0, () => events);
     part("labels", [info.labels, store.admin], () => labels(info, path, notice));
@@ -75,13 +75,16 @@ function offline(info) {
     h("p", { class: "action" }, "All below is as old as that.")));
 }
 
+/** What is wrong with the node as a whole, each thing once. */
+function allProblems(info) {
+  const found = [info.cause, info.status?.generation?.cause, ...(info.status?.conditions ?? [])].filter(Boolean);
+  return found.filter((problem, index) => found.findIndex((other) => same(other, problem)) === index);
+}
+
+const same = (a, b) => a.code === b.code && a.message === b.message;
+
 function problems(info) {
-  const seen = new Set();
-  const list = [info.cause, info.status?.generation?.cause, ...(info.status?.conditions ?? [])].filter((problem) => {
-    if (!problem || seen.has(`${problem.code} ${problem.message}`)) return false;
-    seen.add(`${problem.code} ${problem.message}`);
-    return true;
-  });
+  const list = allProblems(info);
   if (list.length === 0) return null;
   return h("section", { "aria-label": "What is wrong" }, list.map((problem) => problemBox(problem)));
 }
@@ -119,7 +122,13 @@ function apps(status, info) {
         badge(app.health, WORDS[app.health] ?? "Unknown"),
         h("span", { class: "name" }, app.name),
         h("span", { class: "quiet" }, `${app.ready} of ${app.objects} objects ready`),
-        app.cause ? h("div", { class: "why" }, h("p", { class: "message" }, app.cause.message), app.cause.action ? h("p", { class: "action" }, app.cause.action) : null, h("p", { class: "code" }, h("code", {}, app.cause.code))) : null))));
+        app.cause ? why(app.cause, allProblems(info).some((problem) => same(problem, app.cause))) : null))));
+}
+
+/** The cause of an app; what to do about it stands at the top already where that names the same. */
+function why(cause, known) {
+  return h("div", { class: "why" }, h("p", { class: "message" }, cause.message),
+    known ? null : [cause.action ? h("p", { class: "action" }, cause.action) : null, h("p", { class: "code" }, h("code", {}, cause.code))]);
 }
 
 function sides(info) {
@@ -154,12 +163,12 @@ function sides(info) {
     ])));
 }
 
-const LEVELS = { info: "info", warning: "progressing", alarm: "degraded" };
+const LEVELS = { info: "info", warning: "warning", alarm: "degraded" };
 
 function event(item) {
   const level = LEVELS[item.severity] ?? "info";
   return h("li", { class: level },
-    level === "info" ? h("span", { class: "dot" }) : shape(level === "progressing" ? "unknown" : "degraded"),
+    level === "info" ? h("span", { class: "dot" }) : shape(level),
     h("div", {},
       h("p", {}, item.severity === "info" ? null : h("b", {}, item.severity === "alarm" ? "Alarm: " : "Warning: "), item.message, item.generation ? h("span", { class: "quiet" }, ` · ${item.generation}`) : null),
       item.problem ? h("p", { class: "action" }, item.problem.message === item.message ? null : `${item.problem.message} `, item.problem.action, " ", h("code", {}, item.problem.code)) : null,

@@ -39,7 +39,7 @@ const PHASES = {
 
 /** One line about what a linked node does now. */
 export function doing(node) {
-  if (!node.wanted) return "Nothing assigned yet";
+  if (!node.wanted) return node.status ? "Nothing assigned yet" : "No report yet";
   if (node.proven === node.wanted) return null;
   if (node.accepted !== node.wanted) return `${node.wanted} sent, not accepted yet`;
   const phase = PHASES[node.status?.generation?.phase];

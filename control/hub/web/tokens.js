@@ -73,6 +73,7 @@ function form(notice, fresh, reload) {
     try {
       const made = await api("POST", "api/v1/tokens", { ttlSeconds: Number(ttl.value), nodeName: name.value || null, labels: Object.fromEntries(pairs), serial: serial.value || null });
       show(made, fresh);
+      fresh.scrollIntoView({ block: "start" });
       name.value = "";
       reload();
     } catch (error) {
