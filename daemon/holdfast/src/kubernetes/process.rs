@@ -265,7 +265,7 @@ mod tests {
         let log = directory.path().join("log");
         let launch = Launch {
             binary: "sh".into(),
-            arguments: vec!["-c".into(), "trap '' TERM; echo ready; while :; do sleep 600; done".into()],
+            arguments: vec!["-c".into(), "trap '' TERM; echo ready; while :; do sleep 1; done".into()],
             log: Some(log.clone()),
             ..sleeper()
         };
