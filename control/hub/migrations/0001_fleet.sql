@@ -128,3 +128,4 @@ CREATE TABLE audit (
     subject  TEXT NOT NULL,
     detail   TEXT NOT NULL
 );
+CREATE INDEX audit_by_subject ON audit (subject);

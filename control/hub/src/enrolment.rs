@@ -26,6 +26,11 @@ use http::StatusCode;
 use serde_json::Map;
 use std::net::IpAddr;
 
+/// Action of refusals in the audit log.
+const REFUSED: &str = "node.enrol.refused";
+/// Refusals of one token that are noted: whoever found a spent token cannot fill the log with it.
+const MAX_REFUSALS: i64 = 100;
+
 /// How an enrolment went well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Enrolled {
@@ -71,11 +76,13 @@ pub async fn enrol(
         .unwrap_or(known);
     match decide(hub, &mut tx, &token, &asked, request, now).await? {
         Decision::Refused(refused) => {
-            let actor = Actor::Address(from.to_string());
             let subject = format!("token/{}", token.info.id);
-            let detail = format!("{} (key {})", refused.problem, asked.key_digest);
-            audit::record(&mut tx, &actor, "node.enrol.refused", &subject, &detail).await?;
-            tx.commit().await?;
+            if audit::count(&mut tx, &subject, REFUSED).await? < MAX_REFUSALS {
+                let actor = Actor::Address(from.to_string());
+                let detail = format!("{} (key {})", refused.problem, asked.key_digest);
+                audit::record(&mut tx, &actor, REFUSED, &subject, &detail).await?;
+                tx.commit().await?;
+            }
             Err(refused)
         }
         Decision::Repeated(spent) => {

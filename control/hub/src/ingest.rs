@@ -112,6 +112,12 @@ impl Hub {
         if let Err(error) = report.schema.check_supported() {
             return Ok(Outcome::Refused(error.to_string()));
         }
+        if i64::try_from(report.sequence).is_err() {
+            return Ok(Outcome::Refused(format!(
+                "its sequence {} is out of range",
+                report.sequence
+            )));
+        }
         if report.node != *node {
             return Ok(Outcome::Refused(format!("it says to be of node {}", report.node)));
         }
@@ -129,6 +135,12 @@ impl Hub {
         };
         if let Err(error) = event.schema.check_supported() {
             return Ok(Outcome::Refused(error.to_string()));
+        }
+        if i64::try_from(event.sequence).is_err() {
+            return Ok(Outcome::Refused(format!(
+                "its sequence {} is out of range",
+                event.sequence
+            )));
         }
         if event.node != *node {
             return Ok(Outcome::Refused(format!("it says to be of node {}", event.node)));

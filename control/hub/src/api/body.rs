@@ -11,7 +11,8 @@ use holdfast_protocol::{Problem, codes};
 use http::{StatusCode, header, request::Parts};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
-use std::{fmt::Display, str::FromStr, sync::Arc};
+use std::{fmt::Display, str::FromStr, sync::Arc, time::Duration};
+use tokio::time::timeout;
 
 /// A JSON body that is wholly understood.
 pub struct Body<T>(pub T);
@@ -65,14 +66,21 @@ impl<T: DeserializeOwned> FromRequest<Arc<Hub>> for Body<T> {
     }
 }
 
+/// Time for a body to arrive.
+const ARRIVAL: Duration = Duration::from_secs(60);
+
 /// Reads a body of at most `limit` bytes.
 pub async fn read(request: Request, limit: usize) -> Result<Bytes> {
     let body = Limited::new(request.with_limited_body().into_body(), limit);
-    match body.collect().await {
-        Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => Err(too_large(limit as u64)),
-        Err(error) => Err(ApiError::bad_request(
+    match timeout(ARRIVAL, body.collect()).await {
+        Ok(Ok(collected)) => Ok(collected.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large(limit as u64)),
+        Ok(Err(error)) => Err(ApiError::bad_request(
             format!("the body broke off: {error}"),
+            "send it again",
+        )),
+        Err(_) => Err(ApiError::bad_request(
+            format!("the body did not arrive within {} seconds", ARRIVAL.as_secs()),
             "send it again",
         )),
     }

@@ -108,11 +108,11 @@ pub async fn delete(
     )
     .await?;
     tx.commit().await?;
+    // The list first: a broker that is told to end the session reads it.
+    let written = hub.write_revoked().await;
     hub.outbox.notify_one();
     hub.deleted(&id);
-    hub.write_revoked()
-        .await
-        .map_err(|error| ApiError::internal(&error))?;
+    written.map_err(|error| ApiError::internal(&error))?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -1,6 +1,7 @@
 //! Certificates: what is asked for, and what is issued. X.509 v3, ECDSA P-256 with SHA-256.
 
 use super::keys::{KeyError, pem};
+use crate::files;
 use holdfast_protocol::{Digest, enrol::key_pin};
 use jiff::{SignedDuration, Timestamp};
 use rcgen::{
@@ -163,6 +164,8 @@ pub(super) fn server(
 /// The moment at which the hub's certificate should be renewed: at two thirds of its life. None where it cannot be used at all: missing,
 /// of another CA, or without one of `names`.
 pub(super) fn due(certificate: &Path, key: &Path, ca_pem: &str, names: &[String]) -> Option<Timestamp> {
+    // A key that others could read is replaced.
+    (files::foreign_mode(key).ok()? == 0).then_some(())?;
     let pem = std::fs::read(certificate).ok()?;
     let pair = KeyPair::from_pem(&std::fs::read_to_string(key).ok()?).ok()?;
     let (_, block) = x509_parser::pem::parse_x509_pem(&pem).ok()?;

@@ -52,6 +52,17 @@ pub async fn record(
     Ok(())
 }
 
+/// Number of lines about a subject with an action.
+pub async fn count(tx: &mut Write, subject: &str, action: &str) -> Result<i64> {
+    Ok(
+        sqlx::query_scalar("SELECT COUNT(*) FROM audit WHERE subject = $1 AND action = $2")
+            .bind(subject)
+            .bind(action)
+            .fetch_one(&mut **tx)
+            .await?,
+    )
+}
+
 /// The newest `limit` lines with a sequence below `before`, newest first.
 pub async fn list(pool: &SqlitePool, before: i64, limit: u32) -> Result<Vec<AuditEvent>> {
     let rows: Vec<(i64, i64, String, String, String, String)> = sqlx::query_as(
