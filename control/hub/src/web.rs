@@ -145,7 +145,14 @@ mod tests {
         }
         for asset in ASSETS {
             let text = std::str::from_utf8(asset.content).unwrap();
-            for foreign in ["<style", " style=", " onclick=", "innerHTML", "insertAdjacentHTML", "eval("] {
+            for foreign in [
+                "<style",
+                " style=",
+                " onclick=",
+                "innerHTML",
+                "insertAdjacentHTML",
+                "eval(",
+            ] {
                 assert!(
                     !text.contains(foreign),
                     "{}: {foreign:?} breaks the policy",
