@@ -208,6 +208,14 @@ impl Hub {
         Ok(())
     }
 
+    /// Deletes a file of the broker's own, while it does not run.
+    pub fn forget(&self, name: &str) -> Result<()> {
+        match std::fs::remove_file(self.path(name)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
+            _ => Ok(()),
+        }
+    }
+
     /// Everything heard so far.
     pub fn heard(&self) -> Heard {
         self.heard.borrow().clone()

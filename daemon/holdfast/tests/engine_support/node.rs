@@ -121,6 +121,13 @@ impl Node {
         Ok(())
     }
 
+    /// Ends it without a word.
+    pub fn abandon(&mut self) {
+        if let Some(running) = self.running.take() {
+            running.task.abort();
+        }
+    }
+
     /// Its status now.
     pub fn status(&self) -> Result<StatusReport> {
         Ok(self.running.as_ref().context("it runs")?.handle.status())
