@@ -1,5 +1,13 @@
 //! The shipped configuration of mosquitto says what the topic schema says.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    reason = "a test fails by panicking"
+)]
+
 use holdfast_hub::broker::HUB_IDENTITY;
 use holdfast_protocol::{
     MAX_ENVELOPE_BYTES,

@@ -1,6 +1,14 @@
 //! What the embedded broker costs: time of a round trip over TLS on the loopback interface, memory of a session that says
 //! nothing. Prints the figures; the bounds only catch what is broken.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    reason = "a test fails by panicking"
+)]
+
 mod broker_support;
 
 use broker_support::{

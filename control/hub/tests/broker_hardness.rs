@@ -1,5 +1,13 @@
 //! Garbage, floods and dawdlers: whatever one connection does, the others do not notice.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    reason = "a test fails by panicking"
+)]
+
 mod broker_support;
 
 use broker_support::{

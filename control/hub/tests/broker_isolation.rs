@@ -1,5 +1,13 @@
 //! A hostile client with a valid certificate of another node, and clients without one: nothing they do reaches a victim.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    reason = "a test fails by panicking"
+)]
+
 mod broker_support;
 
 use broker_support::{

@@ -54,10 +54,10 @@ macro_rules! both {
 
 /// Waits for an event, with a deadline.
 pub async fn within<T>(what: &str, event: impl Future<Output = T>) -> T {
-    match tokio::time::timeout(DEADLINE, event).await {
-        Ok(result) => result,
-        Err(_) => panic!("waited {DEADLINE:?} in vain for {what}"),
-    }
+    let Ok(result) = tokio::time::timeout(DEADLINE, event).await else {
+        panic!("waited {DEADLINE:?} in vain for {what}");
+    };
+    result
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,7 +81,7 @@ pub struct Rig {
 
 enum Running {
     Embedded(Arc<Embedded>),
-    Mosquitto(Arc<External>, Mosquitto),
+    Mosquitto(Arc<External>, Box<Mosquitto>),
 }
 
 impl Rig {
@@ -102,7 +102,7 @@ impl Rig {
                 let port = mosquitto.port;
                 let external = external(&hub_tls, port, &hub).await;
                 (
-                    Running::Mosquitto(external.clone(), mosquitto),
+                    Running::Mosquitto(external.clone(), Box::new(mosquitto)),
                     external as Arc<dyn Broker>,
                     port,
                 )
@@ -141,7 +141,7 @@ impl Rig {
                     connected.wait_for(|connected| *connected).await.unwrap();
                 })
                 .await;
-                self.running = Some(Running::Mosquitto(external, mosquitto));
+                self.running = Some(Running::Mosquitto(external, Box::new(mosquitto)));
             }
         }
     }

@@ -32,7 +32,7 @@ pub(super) struct FirstPacket {
 pub(super) struct Refusal {
     pub(super) code: &'static str,
     pub(super) message: String,
-    answer: Option<MqttPacket>,
+    answer: Option<Box<MqttPacket>>,
 }
 
 impl Refusal {
@@ -46,7 +46,7 @@ impl Refusal {
         Self {
             code,
             message,
-            answer: Some(MqttPacket::V5(v5::Packet::ConnectAck(Box::new(answer)))),
+            answer: Some(Box::new(MqttPacket::V5(v5::Packet::ConnectAck(Box::new(answer))))),
         }
     }
 
@@ -63,10 +63,10 @@ impl Refusal {
         Self {
             code: codes::BROKER_MQTT_VERSION,
             message: "the client speaks MQTT 3; Holdfast needs MQTT 5".to_owned(),
-            answer: Some(MqttPacket::V3(v3::Packet::ConnectAck(v3::ConnectAck {
+            answer: Some(Box::new(MqttPacket::V3(v3::Packet::ConnectAck(v3::ConnectAck {
                 session_present: false,
                 return_code: v3::ConnectAckReason::UnacceptableProtocolVersion,
-            }))),
+            })))),
         }
     }
 
@@ -74,11 +74,11 @@ impl Refusal {
     pub(super) fn into_bytes(self) -> Bytes {
         let mut bytes = BytesMut::new();
         if let Some(packet) = self.answer {
-            let mut codec = match packet {
+            let mut codec = match *packet {
                 MqttPacket::V3(_) => MqttCodec::V3(v3::Codec::new(0)),
                 _ => MqttCodec::V5(v5::Codec::new(0, 0)),
             };
-            if codec.encode(packet, &mut bytes).is_err() {
+            if codec.encode(*packet, &mut bytes).is_err() {
                 bytes.clear();
             }
         }

@@ -136,7 +136,7 @@ impl Embedded {
         *context.extends.fitter_mgr_mut().await = Box::new(SessionsEndWithConnection);
         let inner_listener = inner_builder(&settings.limits)
             .bind()
-            .and_then(|listener| listener.tcp())
+            .and_then(rmqtt::net::Listener::tcp)
             .map_err(|error| BrokerError::Start(error.to_string()))?;
         let inner = inner_listener
             .local_addr()
