@@ -192,7 +192,7 @@ async fn metrics_are_answered_on_loopback_where_wanted_and_nothing_else_is() {
 }
 
 #[tokio::test]
-async fn a_client_that_says_nothing_holds_no_place_for_others_to_starve() {
+async fn clients_that_say_nothing_do_not_keep_the_daemon_from_answering() {
     let node = TestBox::new("");
     let settings = node.settings();
     let running = Daemon::build(Arc::new(settings.clone())).await.unwrap().spawn();
