@@ -1,4 +1,4 @@
-//! Calls of the hub's operator API: JSON in, JSON out, and every failure a [`Problem`](holdfast_protocol::Problem).
+//! Calls of the hub's operator API: JSON in, JSON out, and every failure a [`Problem`].
 
 use crate::{
     codes,
