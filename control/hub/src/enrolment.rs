@@ -31,6 +31,9 @@ const REFUSED: &str = "node.enrol.refused";
 /// Refusals of one token that are noted: whoever found a spent token cannot fill the log with it.
 const MAX_REFUSALS: i64 = 100;
 
+/// What to do about a token that is over.
+const NEW_TOKEN: &str = "make a new token: `holdfastctl token create`";
+
 /// How an enrolment went well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Enrolled {
@@ -134,7 +137,6 @@ async fn decide(
             action,
         )))
     };
-    const NEW_TOKEN: &str = "make a new token: `holdfastctl token create`";
     match token.info.state {
         TokenState::Spent => {
             return match &token.spent {

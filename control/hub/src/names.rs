@@ -19,24 +19,25 @@ impl Names {
 
     fn with_host_name(config: &Config, api: SocketAddr, host_name: Option<&str>) -> Self {
         let from_url = config.api.public_url.as_deref().and_then(host_of_url);
-        let host = from_url.map(str::to_owned).unwrap_or_else(|| {
-            config
-                .api
-                .names
-                .first()
-                .cloned()
-                .unwrap_or_else(|| match api.ip() {
-                    ip if ip.is_unspecified() => host_name.unwrap_or("127.0.0.1").to_owned(),
-                    ip if ip.is_loopback() => Ipv4Addr::LOCALHOST.to_string(),
-                    ip => ip.to_string(),
-                })
-        });
-        let public_url = config
-            .api
-            .public_url
-            .as_ref()
-            .map(|url| url.trim_end_matches('/').to_owned())
-            .unwrap_or_else(|| format!("https://{}:{}", bracketed(&host), api.port()));
+        let host = from_url.map_or_else(
+            || {
+                config
+                    .api
+                    .names
+                    .first()
+                    .cloned()
+                    .unwrap_or_else(|| match api.ip() {
+                        ip if ip.is_unspecified() => host_name.unwrap_or("127.0.0.1").to_owned(),
+                        ip if ip.is_loopback() => Ipv4Addr::LOCALHOST.to_string(),
+                        ip => ip.to_string(),
+                    })
+            },
+            str::to_owned,
+        );
+        let public_url = config.api.public_url.as_ref().map_or_else(
+            || format!("https://{}:{}", bracketed(&host), api.port()),
+            |url| url.trim_end_matches('/').to_owned(),
+        );
         let mut certificate: Vec<String> = ["localhost", "127.0.0.1", "::1"].map(str::to_owned).to_vec();
         let bound = (!api.ip().is_unspecified()).then(|| api.ip().to_string());
         let more = [host.clone()]

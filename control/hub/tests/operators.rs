@@ -1,4 +1,10 @@
 //! The operator API at a real hub: who may do what, and what bad requests get.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "what fails here fails the test"
+)]
 
 mod support;
 

@@ -1,4 +1,10 @@
 //! The real process: starts, restarts, power cuts, and what it refuses to start on.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "what fails here fails the test"
+)]
 
 mod support;
 
@@ -213,7 +219,7 @@ async fn the_documentation_comes_from_the_code() {
 }
 
 /// A mosquitto that lets the hub's CA in; what it may do is the business of the tests of the shipped configuration.
-async fn mosquitto(directory: &Path, certificates: &Path, port: u16) -> Child {
+fn mosquitto(directory: &Path, certificates: &Path, port: u16) -> Child {
     let file = directory.join("mosquitto.conf");
     let path = |name: &str| certificates.join(name).display().to_string();
     let text = format!(
@@ -269,7 +275,7 @@ async fn what_was_committed_is_published_after_a_power_cut() {
         .await
         .unwrap();
     assert!(issued.status.success(), "{issued:?}");
-    let _mosquitto = mosquitto(site.directory.path(), &certificates, port).await;
+    let _mosquitto = mosquitto(site.directory.path(), &certificates, port);
     let hub = site.start_with(&[("broker", &address)]).await;
     eventually("the outbox to empty", async || {
         (hub.figure("holdfast_hub_outbox_pending").await == Some(0.0)).then_some(())

@@ -1,4 +1,10 @@
 //! Releases at a real hub: what is refused, what nodes get, and what they fetch.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "what fails here fails the test"
+)]
 
 mod support;
 

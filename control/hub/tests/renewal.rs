@@ -1,4 +1,10 @@
 //! Renewal at a real hub over real TLS: a box that was dark comes back by itself, a deleted one does not.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "what fails here fails the test"
+)]
 
 mod support;
 

@@ -1,4 +1,10 @@
 //! What nodes say over MQTT, with the real broker in the real hub: state, events, presence, and the end of a deleted node.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "what fails here fails the test"
+)]
 
 mod support;
 
@@ -7,7 +13,7 @@ use holdfast_protocol::{
     envelope::Envelope,
     event::{Event, EventKind, Severity},
     operator::NodeInfo,
-    report::{AppStatus, GenerationStatus, Health, StatusReport},
+    report::{AppStatus, GenerationStatus, Health, KubernetesStatus, MachineFacts, StatusReport},
 };
 use reqwest::Method;
 use rumqttc::{
@@ -116,7 +122,7 @@ fn status(node: &Node, sequence: u64, minute: i64) -> StatusReport {
             ..GenerationStatus::default()
         },
         health: Health::Degraded,
-        kubernetes: Default::default(),
+        kubernetes: KubernetesStatus::default(),
         apps: vec![AppStatus {
             name: "hello".into(),
             health: Health::Degraded,
@@ -129,7 +135,7 @@ fn status(node: &Node, sequence: u64, minute: i64) -> StatusReport {
             )),
         }],
         conditions: Vec::new(),
-        machine: Default::default(),
+        machine: MachineFacts::default(),
         extra: Map::new(),
     }
 }

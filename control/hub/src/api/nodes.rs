@@ -136,26 +136,26 @@ pub async fn patch_labels(
         };
     }
     check_labels(&labels)?;
-    if labels != before {
-        nodes::set_labels(&mut tx, &id, &labels).await?;
-        let shown: Vec<_> = labels
-            .iter()
-            .map(|(key, value)| format!("{key}={value}"))
-            .collect();
-        let actor = Actor::Operator(who.name);
-        audit::record(
-            &mut tx,
-            &actor,
-            "node.label",
-            &format!("node/{id}"),
-            &shown.join(","),
-        )
-        .await?;
-        tx.commit().await?;
-        hub.changed(&id);
-    } else {
+    if labels == before {
         drop(tx);
+        return Ok(Json(find(&hub, &id).await?));
     }
+    nodes::set_labels(&mut tx, &id, &labels).await?;
+    let shown: Vec<_> = labels
+        .iter()
+        .map(|(key, value)| format!("{key}={value}"))
+        .collect();
+    let actor = Actor::Operator(who.name);
+    audit::record(
+        &mut tx,
+        &actor,
+        "node.label",
+        &format!("node/{id}"),
+        &shown.join(","),
+    )
+    .await?;
+    tx.commit().await?;
+    hub.changed(&id);
     Ok(Json(find(&hub, &id).await?))
 }
 

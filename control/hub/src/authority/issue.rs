@@ -10,7 +10,7 @@ use rcgen::{
     PublicKeyData, RevocationReason, RevokedCertParams, SanType, SerialNumber, SubjectPublicKeyInfo,
 };
 use ring::rand::{SecureRandom as _, SystemRandom};
-use std::{net::IpAddr, path::Path, time::Duration};
+use std::{fmt::Write as _, net::IpAddr, path::Path, time::Duration};
 use x509_parser::prelude::{FromDer as _, GeneralName, X509CertificationRequest};
 
 /// Lifetime of the CA: it cannot be changed without enrolling every node again, so it outlives them.
@@ -203,8 +203,8 @@ pub(super) fn revocation_list(
 ) -> Result<String, KeyError> {
     let now = Timestamp::now();
     let list = CertificateRevocationListParams {
-        this_update: moment!(now.as_second() - BACKDATED.as_secs() as i64),
-        next_update: moment!(now.as_second() + REVOCATION_LIST_LIFETIME.as_secs() as i64),
+        this_update: moment!(now.as_second() - BACKDATED.as_secs().cast_signed()),
+        next_update: moment!(now.as_second() + REVOCATION_LIST_LIFETIME.as_secs().cast_signed()),
         crl_number: SerialNumber::from(number.unsigned_abs()),
         issuing_distribution_point: None,
         revoked_certs: revoked
@@ -233,7 +233,7 @@ fn params(common_name: &str, lifetime: Duration) -> Result<CertificateParams, Ke
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
     params.distinguished_name.push(DnType::CommonName, common_name);
-    params.not_before = moment!(now.as_second() - BACKDATED.as_secs() as i64);
+    params.not_before = moment!(now.as_second() - BACKDATED.as_secs().cast_signed());
     params.not_after = moment!(end.as_second());
     params.serial_number = Some(random_serial()?);
     params.is_ca = IsCa::ExplicitNoCa;
@@ -253,7 +253,11 @@ fn random_serial() -> Result<SerialNumber, KeyError> {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        // Writing to a string cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 fn unhex(text: &str) -> Result<Vec<u8>, KeyError> {

@@ -37,8 +37,8 @@ pub enum KeyError {
 }
 
 impl KeyError {
-    pub(super) fn io(path: &Path, error: io::Error) -> Self {
-        Self::unusable(path, &error)
+    pub(super) fn io(path: &Path, error: &io::Error) -> Self {
+        Self::unusable(path, error)
     }
 
     pub(super) fn unusable(path: &Path, reason: &impl ToString) -> Self {
@@ -109,16 +109,16 @@ fn read_or_make(
                 path: path.display().to_string(),
             });
         }
-        files::write(path, make()?.as_bytes(), files::PRIVATE).map_err(|error| KeyError::io(path, error))?;
+        files::write(path, make()?.as_bytes(), files::PRIVATE).map_err(|error| KeyError::io(path, &error))?;
     }
-    let mode = files::foreign_mode(path).map_err(|error| KeyError::io(path, error))?;
+    let mode = files::foreign_mode(path).map_err(|error| KeyError::io(path, &error))?;
     if mode != 0 {
         return Err(KeyError::ModeTooWide {
             path: path.display().to_string(),
             mode,
         });
     }
-    std::fs::read_to_string(path).map_err(|error| KeyError::io(path, error))
+    std::fs::read_to_string(path).map_err(|error| KeyError::io(path, &error))
 }
 
 /// PEM (RFC 7468) of some DER.
@@ -132,6 +132,8 @@ pub(super) fn pem(label: &str, der: &[u8]) -> String {
         text.push('\n');
         rest = tail;
     }
-    text.push_str(&format!("-----END {label}-----\n"));
+    text.push_str("-----END ");
+    text.push_str(label);
+    text.push_str("-----\n");
     text
 }

@@ -51,7 +51,7 @@ impl Authority {
     /// Reads the keys below `data_dir`, or makes them on the first start.
     pub fn open(data_dir: &Path, first_start: FirstStart) -> Result<Self, KeyError> {
         let directory = data_dir.join(DIRECTORY);
-        files::private_directory(&directory).map_err(|error| KeyError::io(&directory, error))?;
+        files::private_directory(&directory).map_err(|error| KeyError::io(&directory, &error))?;
         let key = keys::certificate_key(&directory.join("ca.key"), first_start)?;
         let documents = keys::signing_key(&directory.join("documents.key"), first_start)?;
         let time = keys::signing_key(&directory.join("time.key"), first_start)?;
@@ -61,10 +61,10 @@ impl Authority {
             // Made of the key alone, so it may be missing at any time: the pin in tokens is that of the key.
             let pem = issue::self_signed(&key)?;
             files::write(&certificate_file, pem.as_bytes(), files::PUBLIC)
-                .map_err(|error| KeyError::io(&certificate_file, error))?;
+                .map_err(|error| KeyError::io(&certificate_file, &error))?;
         }
         let certificate_pem = std::fs::read_to_string(&certificate_file)
-            .map_err(|error| KeyError::io(&certificate_file, error))?;
+            .map_err(|error| KeyError::io(&certificate_file, &error))?;
         let issuer = Issuer::from_ca_cert_pem(&certificate_pem, key)
             .map_err(|error| KeyError::unusable(&certificate_file, &error))?;
         Ok(Self {
@@ -127,7 +127,7 @@ impl Authority {
             (&tls.key_file, key, files::PRIVATE),
             (&tls.certificate_file, chain, files::PUBLIC),
         ] {
-            files::write(path, content.as_bytes(), mode).map_err(|error| KeyError::io(path, error))?;
+            files::write(path, content.as_bytes(), mode).map_err(|error| KeyError::io(path, &error))?;
         }
         tracing::info!(names = names.join(","), "the hub's certificate was renewed");
         Ok(
@@ -140,7 +140,7 @@ impl Authority {
     pub fn write_revoked(&self, number: i64, revoked: &[(String, Timestamp)]) -> Result<(), KeyError> {
         let path = self.tls_files().revoked_file;
         let pem = issue::revocation_list(&self.issuer, number, revoked)?;
-        files::write(&path, pem.as_bytes(), files::PUBLIC).map_err(|error| KeyError::io(&path, error))
+        files::write(&path, pem.as_bytes(), files::PUBLIC).map_err(|error| KeyError::io(&path, &error))
     }
 
     /// Signs a desired-state document.

@@ -38,7 +38,7 @@ impl fmt::Display for TextDuration {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let seconds = self.0.as_secs();
         for (unit, size) in UNITS {
-            if seconds % size == 0 && (seconds > 0 || unit == 's') {
+            if seconds.is_multiple_of(size) && (seconds > 0 || unit == 's') {
                 return write!(f, "{}{unit}", seconds / size);
             }
         }

@@ -9,7 +9,7 @@ mod schema;
 pub use duration::{InvalidTextDuration, TextDuration};
 pub use schema::{Api, Broker, BrokerKind, Config, Enrolment, Key, Log, LogFormat, Retention, keys};
 
-use std::{collections::BTreeSet, path::Path};
+use std::{collections::BTreeSet, fmt::Write as _, path::Path};
 
 /// Why a configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -115,13 +115,15 @@ pub fn nearest<'a>(text: &str, candidates: impl Iterator<Item = &'a str>) -> Opt
 pub fn markdown() -> String {
     let mut text = String::from("| key | type | default | what it does |\n|---|---|---|---|\n");
     for key in keys() {
-        text.push_str(&format!(
-            "| `{}` | {} | `{}` | {} |\n",
+        // Writing to a string cannot fail.
+        let _ = writeln!(
+            text,
+            "| `{}` | {} | `{}` | {} |",
             key.path(),
             key.kind,
             key.default,
             key.doc
-        ));
+        );
     }
     text
 }

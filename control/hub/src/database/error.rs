@@ -80,7 +80,7 @@ impl From<sqlx::Error> for DatabaseError {
         // SQLite's extended result codes keep the primary code in their low byte: https://sqlite.org/rescode.html
         let primary = error
             .as_database_error()
-            .and_then(|error| error.code())
+            .and_then(sqlx::error::DatabaseError::code)
             .and_then(|code| code.parse::<u32>().ok())
             .map(|code| code & 0xff);
         let text = || error.to_string();

@@ -1,5 +1,11 @@
 //! A real hub: the real binary on a directory of its own, reached over real TLS; and boxes that enrol at it.
 #![allow(dead_code, reason = "each test file uses a part of it")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    reason = "support of tests: what fails here fails the test"
+)]
 
 use holdfast_protocol::{
     NodeId, Problem, SchemaVersion,
@@ -59,7 +65,7 @@ impl Site {
             ("retention", ""),
             ("log", "level = \"debug\""),
         ] {
-            text.push_str(&format!("[{section}]\n{fixed}\n"));
+            text.extend(["[", section, "]\n", fixed, "\n"]);
             for (name, line) in more {
                 if *name == section {
                     text.push_str(line);
