@@ -126,13 +126,23 @@ impl Store {
         Ok(())
     }
 
-    /// What a restart goes on from.
+    /// What a restart goes on from. Nothing where the document that was accepted last is not stored (any more): an older one
+    /// must not take its place.
     pub fn recover(&self) -> Result<Recovered, StoreError> {
+        let Some(newest) = self.newest()? else {
+            return Ok(Recovered::default());
+        };
         self.read(|connection| {
-            let newest = stored(connection, "1")?;
-            let applied = stored(connection, "applied_at IS NOT NULL")?.filter(|applied| {
-                Some(applied.generation) != newest.as_ref().map(|newest| newest.generation)
-            });
+            let applied = connection
+                .query_row(
+                    "SELECT epoch, counter, digest, accepted_at, step, envelope FROM desired
+                     WHERE envelope IS NOT NULL AND applied_at IS NOT NULL
+                     ORDER BY epoch DESC, counter DESC LIMIT 1",
+                    [],
+                    to_stored,
+                )
+                .optional()?
+                .filter(|applied| applied.generation != newest.generation);
             let proven = connection
                 .query_row(
                     "SELECT epoch, counter FROM desired WHERE proven_at IS NOT NULL
@@ -142,16 +152,19 @@ impl Store {
                 )
                 .optional()?;
             Ok(Recovered {
-                newest,
+                newest: Some(newest),
                 applied,
                 proven,
             })
         })
     }
 
-    /// The newest accepted document.
+    /// The document that was accepted last, where it is stored.
     pub fn newest(&self) -> Result<Option<StoredDocument>, StoreError> {
-        self.read(|connection| stored(connection, "1"))
+        let Some((_, digest)) = self.lock().floor.highest else {
+            return Ok(None);
+        };
+        self.document(digest)
     }
 
     /// A document by its digest, as long as its envelope is kept.
@@ -235,6 +248,16 @@ impl Store {
         })
     }
 
+    /// All documents that failed for good and are remembered.
+    pub(crate) fn failures(&self) -> Result<Vec<(Digest, Problem)>, StoreError> {
+        self.read(|connection| {
+            connection
+                .prepare("SELECT digest, problem FROM failed")?
+                .query_map([], |row| Ok((parsed(row, 0)?, json(row, 1)?)))?
+                .collect()
+        })
+    }
+
     /// Documents of the past, the newest first, at most `limit`.
     pub fn history(&self, limit: usize) -> Result<Vec<HistoryEntry>, StoreError> {
         self.read(|connection| {
@@ -278,6 +301,10 @@ pub(crate) fn read_highest(
     connection: &Connection,
     path: &Path,
 ) -> Result<Option<(Generation, Digest)>, StoreError> {
+    let corrupt = |detail| StoreError::Corrupt {
+        path: path.to_owned(),
+        detail,
+    };
     let row = connection
         .query_row("SELECT epoch, counter, digest, seal FROM highest", [], |row| {
             Ok((
@@ -291,27 +318,23 @@ pub(crate) fn read_highest(
     match row {
         None => Ok(None),
         Some((generation, digest, sealed)) if sealed == seal(generation, digest) => {
-            Ok(Some((generation, digest)))
+            let is_there: bool = connection
+                .query_row(
+                    "SELECT EXISTS (SELECT 1 FROM desired WHERE epoch = ?1 AND counter = ?2 AND digest = ?3)",
+                    (generation.epoch, as_i64(generation.counter), digest.to_string()),
+                    |row| row.get(0),
+                )
+                .map_err(|error| StoreError::from_sqlite(path, &error))?;
+            if is_there {
+                Ok(Some((generation, digest)))
+            } else {
+                Err(corrupt(format!("document {generation} is accepted but missing")))
+            }
         }
-        Some((generation, ..)) => Err(StoreError::Corrupt {
-            path: path.to_owned(),
-            detail: format!("the highest generation {generation} does not fit its seal"),
-        }),
+        Some((generation, ..)) => Err(corrupt(format!(
+            "the highest generation {generation} does not fit its seal"
+        ))),
     }
-}
-
-/// The newest row with an envelope that meets a condition (text of this file only).
-fn stored(connection: &Connection, condition: &str) -> rusqlite::Result<Option<StoredDocument>> {
-    connection
-        .query_row(
-            &format!(
-                "SELECT epoch, counter, digest, accepted_at, step, envelope FROM desired
-                 WHERE envelope IS NOT NULL AND {condition} ORDER BY epoch DESC, counter DESC LIMIT 1"
-            ),
-            [],
-            to_stored,
-        )
-        .optional()
 }
 
 fn to_stored(row: &Row<'_>) -> rusqlite::Result<StoredDocument> {

@@ -6,12 +6,15 @@
 use crate::{
     StoreError,
     desired::{parsed_option, to_text},
-    store::Store,
+    store::{Store, read_meta, write_meta},
 };
 use holdfast_core::{object::ObjectKey, plan::InventoryEntry, reconcile::JournalStep};
 use holdfast_protocol::{Digest, event::Event};
 use jiff::Timestamp;
-use rusqlite::Transaction;
+use rusqlite::{Connection, Transaction};
+
+/// Name of the value that holds [`seal`].
+const SEAL: &str = "inventory_seal";
 
 /// What one run of applying did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -27,28 +30,24 @@ pub struct ApplyRecord {
 impl Store {
     /// Everything that was applied or may have been, ordered by identity.
     pub fn inventory(&self) -> Result<Vec<InventoryEntry>, StoreError> {
-        self.read(|connection| {
-            connection
-                .prepare(
-                    "SELECT api_version, kind, namespace, name, app, digest, keep FROM inventory
-                     ORDER BY api_group, kind, namespace, name",
-                )?
-                .query_map([], |row| {
-                    let namespace: String = row.get(2)?;
-                    Ok(InventoryEntry {
-                        key: ObjectKey {
-                            api_version: row.get(0)?,
-                            kind: row.get(1)?,
-                            namespace: (!namespace.is_empty()).then_some(namespace),
-                            name: row.get(3)?,
-                        },
-                        app: row.get(4)?,
-                        digest: parsed_option(row, 5)?,
-                        keep: row.get(6)?,
-                    })
-                })?
-                .collect()
-        })
+        self.read(entries)
+    }
+
+    /// Checks that the inventory is the one that was written last. An entry lost to damage would never be pruned.
+    pub(crate) fn check_inventory(&self) -> Result<(), StoreError> {
+        let is_whole = self.read(|connection| {
+            let sealed = read_meta(connection, SEAL)?;
+            let entries = entries(connection)?;
+            Ok(sealed.map_or(entries.is_empty(), |sealed| sealed == seal(&entries)))
+        })?;
+        if is_whole {
+            Ok(())
+        } else {
+            Err(StoreError::Corrupt {
+                path: self.path.clone(),
+                detail: "the inventory does not fit its seal".into(),
+            })
+        }
     }
 
     /// Writes down, before the first write of them, that these objects may exist from now on. Objects that are in the inventory
@@ -61,6 +60,7 @@ impl Store {
             for entry in new {
                 insert(transaction, entry, "DO NOTHING")?;
             }
+            write_seal(transaction)?;
             transaction.execute(
                 "UPDATE desired SET step = ?2 WHERE digest = ?1 AND applied_at IS NULL",
                 (digest.to_string(), to_text(&JournalStep::Applying)),
@@ -102,6 +102,9 @@ impl Store {
                     ),
                 )?;
             }
+            if !(record.written.is_empty() && record.removed.is_empty()) {
+                write_seal(transaction)?;
+            }
             if is_news {
                 transaction.execute(
                     "UPDATE desired SET step = ?2, applied_at = ?3 WHERE digest = ?1",
@@ -121,6 +124,38 @@ impl Store {
             )
         })
     }
+}
+
+fn entries(connection: &Connection) -> rusqlite::Result<Vec<InventoryEntry>> {
+    connection
+        .prepare(
+            "SELECT api_version, kind, namespace, name, app, digest, keep FROM inventory
+             ORDER BY api_group, kind, namespace, name",
+        )?
+        .query_map([], |row| {
+            let namespace: String = row.get(2)?;
+            Ok(InventoryEntry {
+                key: ObjectKey {
+                    api_version: row.get(0)?,
+                    kind: row.get(1)?,
+                    namespace: (!namespace.is_empty()).then_some(namespace),
+                    name: row.get(3)?,
+                },
+                app: row.get(4)?,
+                digest: parsed_option(row, 5)?,
+                keep: row.get(6)?,
+            })
+        })?
+        .collect()
+}
+
+/// The digest by which a damaged inventory is noticed.
+fn seal(entries: &[InventoryEntry]) -> String {
+    Digest::of(to_text(&entries).as_bytes()).to_string()
+}
+
+fn write_seal(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
+    write_meta(transaction, SEAL, &seal(&entries(transaction)?))
 }
 
 /// Inserts an entry; `on_conflict` (text of this file only) says what happens where it is there already.

@@ -48,7 +48,7 @@ CREATE TABLE outbox (
     payload  BLOB    NOT NULL
 ) STRICT;
 
--- Single values: event_sequence, events_dropped, time_floor, quarantined.
+-- Single values: event_sequence, events_dropped, time_floor, quarantined, inventory_seal.
 CREATE TABLE meta (
     name  TEXT PRIMARY KEY,
     value TEXT NOT NULL

@@ -49,7 +49,7 @@ impl Default for Options {
 pub struct Quarantined {
     /// When.
     pub at: Timestamp,
-    /// Where the damaged file is now.
+    /// Where the damaged file is now; the place of the database itself where nothing was left of it.
     pub path: PathBuf,
     /// What was wrong with it.
     pub detail: String,
@@ -92,6 +92,11 @@ impl Store {
     /// # Errors
     /// Every [`StoreError`] but `NotNewer`. After `Corrupt`, [`Store::open_or_quarantine`] goes on with a fresh file.
     pub fn open(state_directory: &Path, options: Options) -> Result<Self, StoreError> {
+        Self::open_and_compare(state_directory, options).map(|(store, _)| store)
+    }
+
+    /// Opens the store, and says whether the database has lost what the floor file knows of.
+    fn open_and_compare(state_directory: &Path, options: Options) -> Result<(Self, bool), StoreError> {
         let directory = state_directory.join("store");
         fs::create_private_directory(&directory)?;
         let path = directory.join("node.db");
@@ -133,9 +138,14 @@ impl Store {
                 status_sequence: None,
             }),
         };
+        // What SQLite's check cannot see, damage within a value, must not first come up when the node counts on it.
+        store.history(usize::MAX)?;
+        store.check_inventory()?;
+        store.failures()?;
         // A crash between a commit and the floor file's write is made good here.
         store.flush_floor()?;
-        Ok(store)
+        let is_lost = in_database.highest.is_none() && floor.highest.is_some();
+        Ok((store, is_lost))
     }
 
     /// Opens the store; a damaged database is set aside and a fresh one made. What must not be lost comes from the floor file,
@@ -145,18 +155,30 @@ impl Store {
         options: Options,
         now: Timestamp,
     ) -> Result<(Self, Option<Quarantined>), StoreError> {
-        let detail = match Self::open(state_directory, options) {
-            Ok(store) => return Ok((store, None)),
-            Err(StoreError::Corrupt { detail, .. }) => detail,
+        let (store, quarantined) = match Self::open_and_compare(state_directory, options) {
+            Ok((store, false)) => return Ok((store, None)),
+            // It was told before, and the hub has not sent a document since.
+            Ok((store, true)) if store.quarantined()?.is_some() => return Ok((store, None)),
+            // A power cut between setting a file aside and writing that down, or someone who deleted it.
+            Ok((store, true)) => {
+                let lost = Quarantined {
+                    at: now,
+                    path: store.path.clone(),
+                    detail: "the database is empty although documents were accepted before".into(),
+                };
+                (store, lost)
+            }
+            Err(StoreError::Corrupt { detail, .. }) => {
+                let path = set_aside(&state_directory.join("store").join("node.db"), now)?;
+                let damaged = Quarantined {
+                    at: now,
+                    path,
+                    detail,
+                };
+                (Self::open(state_directory, options)?, damaged)
+            }
             Err(error) => return Err(error),
         };
-        let path = set_aside(&state_directory.join("store").join("node.db"), now)?;
-        let quarantined = Quarantined {
-            at: now,
-            path,
-            detail,
-        };
-        let store = Self::open(state_directory, options)?;
         let text = serde_json::to_string(&quarantined).unwrap_or_default();
         store.write(|transaction| write_meta(transaction, "quarantined", &text))?;
         Ok((store, Some(quarantined)))

@@ -1,12 +1,28 @@
 //! Damaged, foreign and newer files.
 
 use crate::support::{document, event, later, now, open};
-use holdfast_protocol::event::Severity;
-use holdfast_store::{Options, Store, StoreError, codes};
+use holdfast_core::{object::ObjectKey, plan::InventoryEntry};
+use holdfast_protocol::{Digest, event::Severity};
+use holdfast_store::{ApplyRecord, Options, Store, StoreError, codes};
 use std::path::{Path, PathBuf};
 
 fn database(directory: &Path) -> PathBuf {
     directory.join("store/node.db")
+}
+
+fn expected_inventory() -> Vec<InventoryEntry> {
+    let entry = |number: u8| InventoryEntry {
+        key: ObjectKey {
+            api_version: "v1".into(),
+            kind: "ConfigMap".into(),
+            namespace: Some("default".into()),
+            name: format!("object-{number:03}"),
+        },
+        app: "web".into(),
+        digest: Some(Digest::of(&[number])),
+        keep: false,
+    };
+    (0..50).map(entry).collect()
 }
 
 /// A store with some content, closed; gives the bytes of its database.
@@ -21,6 +37,11 @@ fn filled(directory: &Path) -> Vec<u8> {
             )
             .unwrap();
     }
+    let record = ApplyRecord {
+        written: expected_inventory(),
+        ..ApplyRecord::default()
+    };
+    store.record_apply(Digest::of(b""), &record, &[], now()).unwrap();
     store.raise_time_floor(later(9)).unwrap();
     store.next_status_sequence().unwrap();
     store.flush_floor().unwrap();
@@ -77,10 +98,11 @@ fn damage_anywhere_never_lets_an_older_document_in_and_never_stops_the_node() {
             // Sequences go on above all that were used.
             assert!(store.push_events(&[event(Severity::Info, "x")]).unwrap() > 20);
         } else {
-            // Damage in unused space or within a row: what is read is read as an error or as it was.
-            let _ = store.recover();
-            let _ = store.pending_events(100);
-            let _ = store.inventory();
+            // Damage in unused space, or in bytes that are checked where they are used: an envelope, an event.
+            store.recover().unwrap();
+            store.pending_events(100).unwrap();
+            store.history(100).unwrap();
+            assert_eq!(store.inventory().unwrap(), expected_inventory());
         }
     }
     assert!(quarantines > 10, "only {quarantines} of the damages were noticed");
@@ -124,7 +146,10 @@ fn an_older_copy_of_the_database_lets_no_older_document_in() {
         store.commit(&document("3.21", 0), &[], now()),
         Err(StoreError::NotNewer { .. })
     ));
+    // Nor is one of them put in place of what was accepted last.
+    assert_eq!(store.newest().unwrap(), None);
     store.commit(&document("4.1", 0), &[], now()).unwrap();
+    assert!(store.newest().unwrap().is_some());
 }
 
 /// Sets a number of a database's header; see "The Database Header" of the SQLite file format.

@@ -3,7 +3,7 @@
 use crate::support::{document, event, later, now, open};
 use holdfast_core::{admission::Highest, reconcile::JournalStep};
 use holdfast_protocol::{Generation, Problem, event::Severity};
-use holdfast_store::{ApplyRecord, StoreError};
+use holdfast_store::{ApplyRecord, Recovered, StoreError};
 
 fn generation(text: &str) -> Generation {
     text.parse().unwrap()
@@ -140,6 +140,21 @@ fn a_document_that_was_discarded_is_accepted_once_more() {
     store.commit(&document, &[], now()).unwrap();
     assert!(store.highest().unwrap().unwrap().stored);
     assert_eq!(store.newest().unwrap().unwrap().envelope, document.envelope());
+}
+
+#[test]
+fn an_older_document_never_stands_in_for_one_that_was_discarded() {
+    let directory = tempfile::tempdir().unwrap();
+    let (one, two) = (document("1.1", 0), document("1.2", 0));
+    let store = open(directory.path());
+    store.commit(&one, &[], now()).unwrap();
+    store.record_apply(one.digest(), &complete(), &[], now()).unwrap();
+    store.commit(&two, &[], now()).unwrap();
+    store.discard(two.digest()).unwrap();
+    drop(store);
+    let store = open(directory.path());
+    assert_eq!(store.recover().unwrap(), Recovered::default());
+    assert_eq!(store.newest().unwrap(), None);
 }
 
 #[test]
