@@ -61,7 +61,8 @@ impl Fetcher {
         };
         let identity = self.identity.borrow().clone();
         let target = Target::parse(&identity.hub_url).map_err(|error| unreachable(error.to_string()))?;
-        let config = tls::authenticated(&identity, &self.floor).map_err(|error| unreachable(error.to_string()))?;
+        let config =
+            tls::authenticated(&identity, &self.floor).map_err(|error| unreachable(error.to_string()))?;
         let mut writer = self
             .blobs
             .writer(blob.digest, blob.size)

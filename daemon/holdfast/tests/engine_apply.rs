@@ -1,5 +1,8 @@
 //! Documents against a real Kubernetes: written, pruned, kept up, reported.
 
+// Fixtures may be written plainly, and a test may end by its panic.
+#![allow(clippy::unwrap_used, clippy::disallowed_methods)]
+
 mod engine_support;
 
 use anyhow::{Context as _, Result};
@@ -33,9 +36,20 @@ async fn a_published_document_is_applied_proven_and_reported() -> Result<()> {
     assert_eq!((status.apps[0].ready, status.apps[0].objects), (3, 3));
     assert_eq!(status.health, Health::Healthy);
 
-    let web = node.object("first", "deployment", "web").await?.context("web is there")?;
-    assert_eq!(web["metadata"]["labels"]["app.kubernetes.io/managed-by"], "holdfast");
-    for kind in [EventKind::Started, EventKind::DocumentAccepted, EventKind::DocumentApplied, EventKind::DocumentProven] {
+    let web = node
+        .object("first", "deployment", "web")
+        .await?
+        .context("web is there")?;
+    assert_eq!(
+        web["metadata"]["labels"]["app.kubernetes.io/managed-by"],
+        "holdfast"
+    );
+    for kind in [
+        EventKind::Started,
+        EventKind::DocumentAccepted,
+        EventKind::DocumentApplied,
+        EventKind::DocumentProven,
+    ] {
         hub.hear_event(kind).await?;
     }
     hub.hear("a report of the proven document", |heard| {
@@ -57,16 +71,27 @@ async fn what_left_the_document_is_deleted_and_what_stayed_costs_no_write() -> R
     let objects = [namespace("pruned"), kept.clone(), config_map("leaving", "1")];
     node.publish(&hub, 1, &[app("one", "pruned", &objects)]).await?;
     node.until_proven(1).await?;
-    let before = node.object("pruned", "configmap", "kept").await?.context("kept")?;
+    let before = node
+        .object("pruned", "configmap", "kept")
+        .await?
+        .context("kept")?;
 
     let objects = [namespace("pruned"), kept, config_map("new", "1")];
     node.publish(&hub, 2, &[app("one", "pruned", &objects)]).await?;
     node.until_proven(2).await?;
     assert!(node.object("pruned", "configmap", "leaving").await?.is_none());
     assert!(node.object("pruned", "configmap", "new").await?.is_some());
-    let after = node.object("pruned", "configmap", "kept").await?.context("kept")?;
+    let after = node
+        .object("pruned", "configmap", "kept")
+        .await?
+        .context("kept")?;
     assert_eq!(resource_version(&before), resource_version(&after));
-    let names: Vec<_> = node.store()?.inventory()?.into_iter().map(|entry| entry.key.name).collect();
+    let names: Vec<_> = node
+        .store()?
+        .inventory()?
+        .into_iter()
+        .map(|entry| entry.key.name)
+        .collect();
     assert!(!names.contains(&"leaving".to_owned()), "{names:?}");
     Ok(())
 }
@@ -88,15 +113,24 @@ async fn a_definition_and_its_objects_come_in_one_document() -> Result<()> {
         }
     });
     let pump = json!({"apiVersion": "engine.example/v1", "kind": "Pump", "metadata": {"name": "main"}, "spec": {"rpm": 3000}});
-    node.publish(&hub, 1, &[app("pumps", "default", &[pump, definition])]).await?;
+    node.publish(&hub, 1, &[app("pumps", "default", &[pump, definition])])
+        .await?;
     node.until_proven(1).await?;
-    let pump = node.object("default", "pumps.engine.example", "main").await?.context("pump")?;
+    let pump = node
+        .object("default", "pumps.engine.example", "main")
+        .await?
+        .context("pump")?;
     assert_eq!(pump["spec"]["rpm"], 3000);
 
     node.publish(&hub, 2, &[]).await?;
     node.until_proven(2).await?;
     node.kubectl
-        .wait("default", "crd/pumps.engine.example", "delete", engine_support::PATIENCE)
+        .wait(
+            "default",
+            "crd/pumps.engine.example",
+            "delete",
+            engine_support::PATIENCE,
+        )
         .await?;
     Ok(())
 }
@@ -105,25 +139,59 @@ async fn a_definition_and_its_objects_come_in_one_document() -> Result<()> {
 async fn a_deleted_and_a_changed_object_are_put_back_and_reported() -> Result<()> {
     let hub = Hub::start().await?;
     let node = Node::start(&hub, "drifting").await?;
-    let objects = [namespace("drifting"), config_map("settings", "right"), deployment("web", "registry.example/web:1")];
-    node.publish(&hub, 1, &[app("hello", "drifting", &objects)]).await?;
+    let objects = [
+        namespace("drifting"),
+        config_map("settings", "right"),
+        deployment("web", "registry.example/web:1"),
+    ];
+    node.publish(&hub, 1, &[app("hello", "drifting", &objects)])
+        .await?;
     node.until_proven(1).await?;
     // Controllers have written statuses and other annotations by now; none of that is drift.
-    assert!(hub.heard().events.iter().all(|event| event.kind != EventKind::DriftCorrected));
+    assert!(
+        hub.heard()
+            .events
+            .iter()
+            .all(|event| event.kind != EventKind::DriftCorrected)
+    );
 
     let begun = Instant::now();
-    node.kubectl.run(&["-n", "drifting", "delete", "configmap", "settings", "--wait=false"]).await?;
+    node.kubectl
+        .run(&[
+            "-n",
+            "drifting",
+            "delete",
+            "configmap",
+            "settings",
+            "--wait=false",
+        ])
+        .await?;
     let event = hub.hear_event(EventKind::DriftCorrected).await?;
     eprintln!("deleted to corrected and heard: {:?}", begun.elapsed());
     assert!(event.message.contains("settings"), "{}", event.message);
-    assert_eq!(node.object("drifting", "configmap", "settings").await?.context("back")?["data"]["key"], "right");
+    assert_eq!(
+        node.object("drifting", "configmap", "settings")
+            .await?
+            .context("back")?["data"]["key"],
+        "right"
+    );
 
-    node.kubectl.run(&["-n", "drifting", "scale", "deployment", "web", "--replicas=3"]).await?;
+    node.kubectl
+        .run(&["-n", "drifting", "scale", "deployment", "web", "--replicas=3"])
+        .await?;
     hub.hear("the second correction", |heard| {
-        heard.events.iter().any(|event| event.kind == EventKind::DriftCorrected && event.message.contains("web"))
+        heard
+            .events
+            .iter()
+            .any(|event| event.kind == EventKind::DriftCorrected && event.message.contains("web"))
     })
     .await?;
-    assert_eq!(node.object("drifting", "deployment", "web").await?.context("web")?["spec"]["replicas"], 1);
+    assert_eq!(
+        node.object("drifting", "deployment", "web")
+            .await?
+            .context("web")?["spec"]["replicas"],
+        1
+    );
     Ok(())
 }
 
@@ -137,9 +205,16 @@ async fn drift_is_only_reported_where_the_policy_says_so() -> Result<()> {
     hub.publish("lenient", hub.sign(&document).to_json()).await?;
     node.until_proven(1).await?;
     let patch = r#"{"data":{"key":"wrong"}}"#;
-    node.kubectl.run(&["-n", "lenient", "patch", "configmap", "settings", "-p", patch]).await?;
+    node.kubectl
+        .run(&["-n", "lenient", "patch", "configmap", "settings", "-p", patch])
+        .await?;
     hub.hear_event(EventKind::DriftSeen).await?;
-    assert_eq!(node.object("lenient", "configmap", "settings").await?.context("there")?["data"]["key"], "wrong");
+    assert_eq!(
+        node.object("lenient", "configmap", "settings")
+            .await?
+            .context("there")?["data"]["key"],
+        "wrong"
+    );
     Ok(())
 }
 
@@ -154,12 +229,20 @@ async fn a_refused_manifest_is_named_and_the_older_document_is_kept_up() -> Resu
     let mut bad = deployment("broken", "registry.example/web:1");
     bad["spec"]["replicas"] = json!("many");
     let objects = [namespace("refused"), config_map("settings", "1"), bad];
-    node.publish(&hub, 2, &[app("hello", "refused", &objects)]).await?;
-    let status = node.until("the document failed", |status| status.generation.phase == Phase::Failed).await?;
+    node.publish(&hub, 2, &[app("hello", "refused", &objects)])
+        .await?;
+    let status = node
+        .until("the document failed", |status| {
+            status.generation.phase == Phase::Failed
+        })
+        .await?;
     let cause = status.generation.cause.context("a cause")?;
     assert_eq!(cause.code, core_codes::OBJECT_REFUSED, "{cause}");
     assert!(cause.message.contains("replicas"), "{cause}");
-    assert_eq!(status.generation.proven.map(|generation| generation.counter), Some(1));
+    assert_eq!(
+        status.generation.proven.map(|generation| generation.counter),
+        Some(1)
+    );
     hub.hear_event(EventKind::DocumentFailed).await?;
     assert!(node.object("refused", "configmap", "settings").await?.is_some());
     Ok(())
@@ -170,11 +253,14 @@ async fn an_image_that_cannot_be_pulled_is_the_first_cause() -> Result<()> {
     let hub = Hub::start().await?;
     let node = Node::start(&hub, "pulling").await?;
     let objects = [namespace("pulling"), deployment("web", "registry.invalid/web:1")];
-    node.publish(&hub, 1, &[app("hello", "pulling", &objects)]).await?;
+    node.publish(&hub, 1, &[app("hello", "pulling", &objects)])
+        .await?;
     let status = node
         .until("the cause is told", |status| {
             status.apps.iter().any(|app| {
-                app.cause.as_ref().is_some_and(|cause| cause.code == core_codes::IMAGE_PULL_FAILED)
+                app.cause
+                    .as_ref()
+                    .is_some_and(|cause| cause.code == core_codes::IMAGE_PULL_FAILED)
             })
         })
         .await?;
@@ -187,29 +273,58 @@ async fn an_image_that_cannot_be_pulled_is_the_first_cause() -> Result<()> {
 async fn pain_21_nothing_is_touched_when_the_same_document_comes_again() -> Result<()> {
     let mut hub = Hub::start().await?;
     let node = Node::start(&hub, "untouched").await?;
-    let objects = [namespace("untouched"), config_map("settings", "1"), deployment("web", "registry.example/web:1")];
-    node.publish(&hub, 1, &[app("hello", "untouched", &objects)]).await?;
+    let objects = [
+        namespace("untouched"),
+        config_map("settings", "1"),
+        deployment("web", "registry.example/web:1"),
+    ];
+    node.publish(&hub, 1, &[app("hello", "untouched", &objects)])
+        .await?;
     node.until_proven(1).await?;
     let look = async || -> Result<Vec<String>> {
         let mut versions = Vec::new();
         for (kind, name) in [("configmap", "settings"), ("deployment", "web")] {
-            versions.push(resource_version(&node.object("untouched", kind, name).await?.context("there")?));
+            versions.push(resource_version(
+                &node.object("untouched", kind, name).await?.context("there")?,
+            ));
         }
-        let pods = node.kubectl.run(&["-n", "untouched", "get", "pods", "-o", "jsonpath={.items[*].metadata.uid}"]).await?;
+        let pods = node
+            .kubectl
+            .run(&[
+                "-n",
+                "untouched",
+                "get",
+                "pods",
+                "-o",
+                "jsonpath={.items[*].metadata.uid}",
+            ])
+            .await?;
         versions.push(pods);
         Ok(versions)
     };
     let before = look().await?;
     let reports = hub.heard().presence.len();
     // The same bytes once more, and then the retained message again after a lost broker.
-    node.publish(&hub, 1, &[app("hello", "untouched", &objects)]).await?;
+    node.publish(&hub, 1, &[app("hello", "untouched", &objects)])
+        .await?;
     hub.kill_broker().await?;
     hub.start_broker().await?;
-    hub.hear("the node is back", |heard| heard.presence.len() > reports).await?;
-    hub.publish("untouched", hub.sign(&node.document(1, &[app("hello", "untouched", &objects)])).to_json()).await?;
+    hub.hear("the node is back", |heard| heard.presence.len() > reports)
+        .await?;
+    hub.publish(
+        "untouched",
+        hub.sign(&node.document(1, &[app("hello", "untouched", &objects)]))
+            .to_json(),
+    )
+    .await?;
     node.until_proven(1).await?;
     assert_eq!(before, look().await?);
-    let accepted = hub.heard().events.iter().filter(|event| event.kind == EventKind::DocumentAccepted).count();
+    let accepted = hub
+        .heard()
+        .events
+        .iter()
+        .filter(|event| event.kind == EventKind::DocumentAccepted)
+        .count();
     assert_eq!(accepted, 1);
     Ok(())
 }

@@ -1,5 +1,8 @@
 //! The process ends as if the power went, at each journalled step; the next start goes on right.
 
+// Fixtures may be written plainly, and a test may end by its panic.
+#![allow(clippy::unwrap_used, clippy::disallowed_methods)]
+
 mod engine_support;
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -28,7 +31,11 @@ impl Daemon<'_> {
             std::fs::write(&config, text)?;
         }
         let mut command = Command::new(env!("CARGO_BIN_EXE_holdfast"));
-        command.args(arguments).arg("--config").arg(config).kill_on_drop(true);
+        command
+            .args(arguments)
+            .arg("--config")
+            .arg(config)
+            .kill_on_drop(true);
         Ok(command)
     }
 
@@ -39,15 +46,19 @@ impl Daemon<'_> {
     }
 
     async fn until_proven(&self, generation: &str) -> Result<()> {
-        wait::until(&format!("document {generation} is proven"), PATIENCE, async || {
-            let text = holdfast_harness::process::run(self.command(&["status", "-o", "json"])?).await?;
-            let status: Value = serde_json::from_str(&text)?;
-            let seen = &status["report"]["generation"];
-            if seen["proven"] == generation && seen["phase"] == "committed" {
-                return Ok(Some(()));
-            }
-            bail!("{seen}")
-        })
+        wait::until(
+            &format!("document {generation} is proven"),
+            PATIENCE,
+            async || {
+                let text = holdfast_harness::process::run(self.command(&["status", "-o", "json"])?).await?;
+                let status: Value = serde_json::from_str(&text)?;
+                let seen = &status["report"]["generation"];
+                if seen["proven"] == generation && seen["phase"] == "committed" {
+                    return Ok(Some(()));
+                }
+                bail!("{seen}")
+            },
+        )
         .await
     }
 }
@@ -59,29 +70,50 @@ async fn resumes_after(failpoint: &str, hub: &Hub) -> Result<()> {
     let document = |objects: &[Value]| [app("hello", &name, objects)];
     let kept = config_map("kept", "1");
 
-    node.leave_first_document(hub, 1, &document(&[namespace(&name), kept.clone(), config_map("leaving", "1")]))?;
+    node.leave_first_document(
+        hub,
+        1,
+        &document(&[namespace(&name), kept.clone(), config_map("leaving", "1")]),
+    )?;
     let mut process = daemon.start(None)?;
     daemon.until_proven("1.1").await?;
     process.kill().await?;
     let before = node.object(&name, "configmap", "kept").await?.context("kept")?;
 
-    node.leave_first_document(hub, 2, &document(&[namespace(&name), kept, config_map("new", "1")]))?;
+    node.leave_first_document(
+        hub,
+        2,
+        &document(&[namespace(&name), kept, config_map("new", "1")]),
+    )?;
     let mut process = daemon.start(Some(failpoint))?;
     let status = process.wait(PATIENCE).await?;
-    ensure!(status.signal() == Some(6), "it ended with {status}, not at {failpoint}");
+    ensure!(
+        status.signal() == Some(6),
+        "it ended with {status}, not at {failpoint}"
+    );
 
     let mut process = daemon.start(None)?;
     daemon.until_proven("1.2").await?;
     process.stop(Duration::from_secs(20)).await?;
-    ensure!(node.object(&name, "configmap", "leaving").await?.is_none(), "leaving is still there");
-    ensure!(node.object(&name, "configmap", "new").await?.is_some(), "new is not there");
+    ensure!(
+        node.object(&name, "configmap", "leaving").await?.is_none(),
+        "leaving is still there"
+    );
+    ensure!(
+        node.object(&name, "configmap", "new").await?.is_some(),
+        "new is not there"
+    );
     let after = node.object(&name, "configmap", "kept").await?.context("kept")?;
     ensure!(
         before["metadata"]["resourceVersion"] == after["metadata"]["resourceVersion"],
         "kept was written again"
     );
     let store = holdfast_store::Store::open(&node.settings.state_dir, holdfast_store::Options::default())?;
-    let mut names: Vec<_> = store.inventory()?.into_iter().map(|entry| (entry.key.name, entry.digest.is_some())).collect();
+    let mut names: Vec<_> = store
+        .inventory()?
+        .into_iter()
+        .map(|entry| (entry.key.name, entry.digest.is_some()))
+        .collect();
     names.sort();
     ensure!(
         names == [(name.clone(), true), ("kept".into(), true), ("new".into(), true)],
@@ -117,8 +149,13 @@ async fn pain_01_apps_come_back_from_the_cache_alone() -> Result<()> {
     process.kill().await?;
 
     // While nobody looks, the app goes. There is no hub and no broker; what is on the disk has to do.
-    node.kubectl.run(&["-n", "cached", "delete", "configmap", "settings"]).await?;
+    node.kubectl
+        .run(&["-n", "cached", "delete", "configmap", "settings"])
+        .await?;
     let _process = daemon.start(None)?;
-    wait::until("the object is back", PATIENCE, async || node.object("cached", "configmap", "settings").await).await?;
+    wait::until("the object is back", PATIENCE, async || {
+        node.object("cached", "configmap", "settings").await
+    })
+    .await?;
     Ok(())
 }

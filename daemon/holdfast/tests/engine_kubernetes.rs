@@ -1,5 +1,8 @@
 //! Kubernetes under supervision: started, adopted, restarted when it ends or its configuration changes, and never without a name for what is wrong.
 
+// Fixtures may be written plainly, and a test may end by its panic.
+#![allow(clippy::unwrap_used, clippy::disallowed_methods)]
+
 mod engine_support;
 
 use anyhow::{Context as _, Result};
@@ -64,15 +67,27 @@ async fn kubernetes_is_started_outlives_the_node_and_is_adopted() -> Result<()> 
     let mut node = supervised(&hub, "keeper").await?;
     let _end = EndsWithTest(node.settings.kubernetes_pid_file());
     node.run().await?;
-    node.until("Kubernetes is ready", |status| status.kubernetes.health == Health::Healthy).await?;
+    node.until("Kubernetes is ready", |status| {
+        status.kubernetes.health == Health::Healthy
+    })
+    .await?;
     let first = process(&node)?;
-    node.publish(&hub, 1, &[app("hello", "default", &[config_map("settings", "1")])]).await?;
+    node.publish(
+        &hub,
+        1,
+        &[app("hello", "default", &[config_map("settings", "1")])],
+    )
+    .await?;
     node.until_proven(1).await?;
 
     node.stop().await?;
     assert_eq!(kill(first, None), Ok(()), "it ended with the node");
     node.run().await?;
-    let status = node.until("Kubernetes is ready", |status| status.kubernetes.health == Health::Healthy).await?;
+    let status = node
+        .until("Kubernetes is ready", |status| {
+            status.kubernetes.health == Health::Healthy
+        })
+        .await?;
     assert_eq!(process(&node)?, first);
     assert_eq!(status.kubernetes.restarts, 0);
 
@@ -85,8 +100,14 @@ async fn kubernetes_is_started_outlives_the_node_and_is_adopted() -> Result<()> 
         .await?;
     let second = process(&node)?;
     assert_ne!(second, first);
-    assert_eq!(status.generation.proven.map(|generation| generation.counter), Some(1));
-    node.until("the app is known again", |status| status.health == Health::Healthy).await?;
+    assert_eq!(
+        status.generation.proven.map(|generation| generation.counter),
+        Some(1)
+    );
+    node.until("the app is known again", |status| {
+        status.health == Health::Healthy
+    })
+    .await?;
 
     // Another configuration restarts it, the same one does not.
     let mut document = node.document(2, &[app("hello", "default", &[config_map("settings", "1")])]);
@@ -114,17 +135,31 @@ async fn a_program_that_is_not_there_is_named_and_looked_for_again() -> Result<(
     node.run().await?;
     let named = |code: &'static str| {
         move |status: &holdfast_protocol::report::StatusReport| {
-            status.kubernetes.cause.as_ref().is_some_and(|cause| cause.code == code)
+            status
+                .kubernetes
+                .cause
+                .as_ref()
+                .is_some_and(|cause| cause.code == code)
         }
     };
-    node.until("it is named", named(codes::KUBERNETES_BINARY_MISSING)).await?;
+    node.until("it is named", named(codes::KUBERNETES_BINARY_MISSING))
+        .await?;
     let script = "#!/bin/sh\necho 'level=fatal msg=\"server must run as root\"' >&2; exit 1\n";
     let beside = node.path("k3s.new");
     std::fs::write(&beside, script)?;
     std::fs::set_permissions(&beside, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
     std::fs::rename(&beside, &binary)?;
-    let status = node.until("it wants root", named(codes::KUBERNETES_NEEDS_ROOT)).await?;
-    assert!(status.kubernetes.cause.context("a cause")?.message.contains("must run as root"));
+    let status = node
+        .until("it wants root", named(codes::KUBERNETES_NEEDS_ROOT))
+        .await?;
+    assert!(
+        status
+            .kubernetes
+            .cause
+            .context("a cause")?
+            .message
+            .contains("must run as root")
+    );
     // However often it fails, the rest of the node works.
     tokio::time::timeout(PATIENCE, node.stop()).await??;
     Ok(())

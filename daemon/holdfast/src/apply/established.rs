@@ -44,7 +44,10 @@ pub(super) async fn established(cluster: &Cluster, definition: &PreparedObject) 
 }
 
 fn verdict(object: &DynamicObject) -> Result<(), String> {
-    let conditions = object.data.pointer("/status/conditions").and_then(Value::as_array);
+    let conditions = object
+        .data
+        .pointer("/status/conditions")
+        .and_then(Value::as_array);
     let conditions = conditions.map(Vec::as_slice).unwrap_or_default();
     let text = |condition: &Value, field: &str| {
         condition

@@ -31,24 +31,22 @@ pub struct Objects {
 
 impl Objects {
     /// A stored document, after it passed admission again.
-    pub fn document(&self, document: &DocumentRef) -> Result<VerifiedDocument, Failure> {
+    pub fn document(&self, document: &DocumentRef) -> Result<VerifiedDocument, Box<Failure>> {
         let stored = self
             .store
             .document(document.digest)
             .map_err(|error| Failure::of_document(error.problem(), true))?;
         let Some(stored) = stored else {
-            return Err(Failure::of_document(
-                Problem::new(
-                    protocol_codes::INTERNAL,
-                    format!("document {} is not stored any more", document.generation),
-                    "publish anew",
-                ),
-                false,
-            ));
+            let problem = Problem::new(
+                protocol_codes::INTERNAL,
+                format!("document {} is not stored any more", document.generation),
+                "publish anew",
+            );
+            return Err(Failure::of_document(problem, false).into());
         };
         let identity = self.identity.borrow().clone();
         readmit(&stored.envelope, &identity.trust, &identity.node)
-            .map_err(|rejection| Failure::of_document(rejection.problem, false))
+            .map_err(|rejection| Failure::of_document(rejection.problem, false).into())
     }
 
     /// The objects of a document, in the order of applying. Kinds that nobody knows yet are asked for at `cluster`, where there is one.
@@ -56,7 +54,7 @@ impl Objects {
         &self,
         state: &DesiredState,
         cluster: Option<&Cluster>,
-    ) -> Result<Vec<PreparedObject>, Failure> {
+    ) -> Result<Vec<PreparedObject>, Box<Failure>> {
         let objects = self.prepare_with(state, &Scopes::default())?;
         let Some(cluster) = cluster else {
             return Ok(objects);
@@ -89,10 +87,17 @@ impl Objects {
         Ok(objects)
     }
 
-    fn prepare_with(&self, state: &DesiredState, scopes: &Scopes) -> Result<Vec<PreparedObject>, Failure> {
-        prepare_document(state, scopes, |blob: &BlobRef| self.blobs.read(blob.digest)).map_err(|error| match error {
-            PrepareError::Blob(error) => Failure::of_document(error.problem(), true),
-            PrepareError::Refused(problem) => Failure::of_document(problem, false),
+    fn prepare_with(
+        &self,
+        state: &DesiredState,
+        scopes: &Scopes,
+    ) -> Result<Vec<PreparedObject>, Box<Failure>> {
+        prepare_document(state, scopes, |blob: &BlobRef| self.blobs.read(blob.digest)).map_err(|error| {
+            let (problem, retryable) = match error {
+                PrepareError::Blob(error) => (error.problem(), true),
+                PrepareError::Refused(problem) => (problem, false),
+            };
+            Failure::of_document(problem, retryable).into()
         })
     }
 
@@ -102,7 +107,7 @@ impl Objects {
         document: &DocumentRef,
         keys: &BTreeSet<ObjectKey>,
         cluster: &Cluster,
-    ) -> Result<Vec<PreparedObject>, Failure> {
+    ) -> Result<Vec<PreparedObject>, Box<Failure>> {
         let verified = self.document(document)?;
         let mut objects = self.prepare(verified.state(), Some(cluster)).await?;
         objects.retain(|object| keys.contains(&object.key));

@@ -42,14 +42,16 @@ impl Run {
     /// Makes the cluster as the document says: writes what differs from the inventory, then deletes what left. Answers with what could not
     /// be done.
     pub async fn document(&self, document: &DocumentRef) -> Vec<Failure> {
-        self.try_document(document).await.unwrap_or_else(|failure| vec![failure])
+        self.try_document(document)
+            .await
+            .unwrap_or_else(|failure| vec![*failure])
     }
 
-    async fn try_document(&self, document: &DocumentRef) -> Result<Vec<Failure>, Failure> {
+    async fn try_document(&self, document: &DocumentRef) -> Result<Vec<Failure>, Box<Failure>> {
         let verified = self.objects.document(document)?;
         let state = verified.state();
         let objects = self.objects.prepare(state, Some(&self.cluster)).await?;
-        let inventory = self.objects.store.inventory().map_err(of_store)?;
+        let inventory = self.objects.store.inventory().map_err(|error| of_store(&error))?;
         let plan = plan(document.generation, &objects, &inventory, state.policy.prune);
         let by_key: HashMap<_, _> = objects.iter().map(|object| (&object.key, object)).collect();
         let pick = |list: fn(&PlanStep) -> &Vec<holdfast_core::plan::PlannedObject>| {
@@ -73,12 +75,18 @@ impl Run {
         self.objects
             .store
             .begin_apply(document.digest, &new)
-            .map_err(of_store)?;
+            .map_err(|error| of_store(&error))?;
         failpoint::reach("after-intents");
 
-        let mut changed: BTreeSet<_> = pick(|step| &step.create).into_iter().map(|object| &object.key).collect();
+        let mut changed: BTreeSet<_> = pick(|step| &step.create)
+            .into_iter()
+            .map(|object| &object.key)
+            .collect();
         changed.extend(pick(|step| &step.update).into_iter().map(|object| &object.key));
-        let to_write: Vec<_> = objects.iter().filter(|object| changed.contains(&object.key)).collect();
+        let to_write: Vec<_> = objects
+            .iter()
+            .filter(|object| changed.contains(&object.key))
+            .collect();
         let mut failures = self.write(document, &to_write).await;
         if failures.is_empty() {
             failures = self.prune(document, &plan).await;
@@ -99,7 +107,7 @@ impl Run {
     pub async fn some(&self, document: &DocumentRef, keys: &BTreeSet<ObjectKey>) -> Vec<Failure> {
         let objects = match self.objects.some(document, keys, &self.cluster).await {
             Ok(objects) => objects,
-            Err(failure) => return vec![failure],
+            Err(failure) => return vec![*failure],
         };
         let objects: Vec<_> = objects.iter().collect();
         self.writer().write(&objects, |_| Ok(())).await
@@ -118,7 +126,10 @@ impl Run {
             .write(objects, |written| {
                 failpoint::reach("before-record");
                 let record = ApplyRecord {
-                    written: written.iter().map(|object| InventoryEntry::applied(object)).collect(),
+                    written: written
+                        .iter()
+                        .map(|object| InventoryEntry::applied(object))
+                        .collect(),
                     ..ApplyRecord::default()
                 };
                 self.record(document, &record)?;
@@ -134,7 +145,11 @@ impl Run {
         for wave in plan.prune.chunk_by(|a, b| a.key.wave() == b.key.wave()) {
             failpoint::reach("before-prune");
             let mut removed = Vec::with_capacity(wave.len());
-            for (key, answer) in bounded(self.concurrency, self, wave, |this, object| Box::pin(this.delete(&object.key))).await {
+            for (key, answer) in bounded(self.concurrency, self, wave, |this, object| {
+                Box::pin(this.delete(&object.key))
+            })
+            .await
+            {
                 match answer {
                     Ok(()) => removed.push(key.clone()),
                     Err(error) => failures.push(error.failure(key)),
@@ -146,7 +161,7 @@ impl Run {
                 ..ApplyRecord::default()
             };
             if let Err(failure) = self.record(document, &record) {
-                failures.push(failure);
+                failures.push(*failure);
             }
             failpoint::reach("after-prune");
             if !failures.is_empty() {
@@ -160,20 +175,23 @@ impl Run {
         (key, self.cluster.delete(key).await)
     }
 
-    fn record(&self, document: &DocumentRef, record: &ApplyRecord) -> Result<(), Failure> {
+    fn record(&self, document: &DocumentRef, record: &ApplyRecord) -> Result<(), Box<Failure>> {
         self.objects
             .store
             .record_apply(document.digest, record, &[], self.floor.now())
-            .map_err(of_store)
+            .map_err(|error| of_store(&error).into())
     }
 }
 
 /// Compares objects with what applying them would make of them, without writing. Answers with those that are missing or changed; the
 /// others are known from then on. What cannot be compared is passed over.
-pub async fn recheck(run: &Run, document: &DocumentRef) -> Result<Vec<ObjectKey>, Failure> {
+pub async fn recheck(run: &Run, document: &DocumentRef) -> Result<Vec<ObjectKey>, Box<Failure>> {
     let verified = run.objects.document(document)?;
     let objects = run.objects.prepare(verified.state(), Some(&run.cluster)).await?;
-    let comparisons = bounded(run.concurrency, run, &objects, |run, object| Box::pin(compare(run, object))).await;
+    let comparisons = bounded(run.concurrency, run, &objects, |run, object| {
+        Box::pin(compare(run, object))
+    })
+    .await;
     Ok(comparisons.into_iter().flatten().collect())
 }
 
@@ -207,7 +225,7 @@ async fn is_drifted(run: &Run, object: &PreparedObject) -> bool {
     }
 }
 
-fn of_store(error: StoreError) -> Failure {
+fn of_store(error: &StoreError) -> Failure {
     // A disk that is full or read-only may be mended; the document is not at fault.
     Failure::of_document(error.problem(), true)
 }

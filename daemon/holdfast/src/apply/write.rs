@@ -36,14 +36,18 @@ impl Writer<'_> {
     pub async fn write<'o>(
         &self,
         objects: &[&'o PreparedObject],
-        mut done: impl FnMut(&[&'o PreparedObject]) -> Result<(), Failure>,
+        mut done: impl FnMut(&[&'o PreparedObject]) -> Result<(), Box<Failure>>,
     ) -> Vec<Failure> {
         let mut failures = Vec::new();
         let mut renewed_groups = HashSet::new();
         for wave in objects.chunk_by(|a, b| a.wave() == b.wave()) {
             let mut written = Vec::with_capacity(wave.len());
             let mut unreachable = false;
-            for (object, answer) in bounded(self.concurrency, self, wave, |this, object| Box::pin(this.one(object))).await {
+            for (object, answer) in bounded(self.concurrency, self, wave, |this, object| {
+                Box::pin(this.one(object))
+            })
+            .await
+            {
                 match answer {
                     Ok(()) => written.push(object),
                     Err(mut failure) => {
@@ -55,19 +59,24 @@ impl Writer<'_> {
                 }
             }
             if let Err(failure) = done(&written) {
-                failures.push(failure);
+                failures.push(*failure);
                 return failures;
             }
             if unreachable {
                 return failures;
             }
-            if wave.first().is_some_and(|object| object.wave() == Wave::Definitions) {
+            if wave
+                .first()
+                .is_some_and(|object| object.wave() == Wave::Definitions)
+            {
                 let answers = bounded(self.concurrency, self, &written, |this, object| {
                     Box::pin(established(this.cluster, object))
                 });
                 failures.extend(answers.await.into_iter().filter_map(Result::err));
                 // The name of a definition is "plural.group".
-                let groups = written.iter().filter_map(|object| object.key.name.split_once('.'));
+                let groups = written
+                    .iter()
+                    .filter_map(|object| object.key.name.split_once('.'));
                 renewed_groups.extend(groups.map(|(_, group)| group));
             }
         }

@@ -58,7 +58,10 @@ impl ObjectVersion {
 
     /// Whether this state of the object comes after `other`.
     pub fn is_after(&self, other: &Self) -> bool {
-        match (self.resource_version.parse::<u64>(), other.resource_version.parse::<u64>()) {
+        match (
+            self.resource_version.parse::<u64>(),
+            other.resource_version.parse::<u64>(),
+        ) {
             (Ok(this), Ok(other)) => this > other,
             _ => false,
         }
@@ -118,7 +121,9 @@ impl Cluster {
         let what = "/readyz";
         let request = Request::get(what).body(Vec::new());
         let request = request.map_err(|error| unusable(what, &error))?;
-        self.limited(what, self.client.request_text(request)).await.map(drop)
+        self.limited(what, self.client.request_text(request))
+            .await
+            .map(drop)
     }
 
     /// Version of the API server.

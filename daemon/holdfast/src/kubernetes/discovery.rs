@@ -99,6 +99,8 @@ impl Discovery {
 
     fn locked(&self) -> std::sync::MutexGuard<'_, HashMap<(String, String), ServedKind>> {
         // A panic while the map is held cannot leave it half written: every change is one insert or remove.
-        self.kinds.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.kinds
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }

@@ -141,10 +141,7 @@ impl KubernetesError {
                 core_codes::KUBERNETES_UNREACHABLE,
                 "nothing while Kubernetes starts; else see its log below the state directory",
             ),
-            Self::Answered { .. } => (
-                core_codes::APPLY_FAILED,
-                "nothing: it is tried again",
-            ),
+            Self::Answered { .. } => (core_codes::APPLY_FAILED, "nothing: it is tried again"),
             Self::KindUnknown { .. } => (
                 core_codes::KIND_UNKNOWN,
                 "add the CustomResourceDefinition to the release, or correct apiVersion and kind",
@@ -165,10 +162,7 @@ impl KubernetesError {
                 codes::KUBERNETES_EXITED,
                 "see the log of k3s below the state directory; it is started again by itself",
             ),
-            Self::File { .. } => (
-                codes::KUBERNETES_FILE,
-                "check space, owner and mode of that path",
-            ),
+            Self::File { .. } => (codes::KUBERNETES_FILE, "check space, owner and mode of that path"),
             Self::WrongVersion { .. } => (
                 codes::KUBERNETES_WRONG_VERSION,
                 "install the wanted k3s, or publish a document with the version that is installed",

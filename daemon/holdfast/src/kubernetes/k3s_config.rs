@@ -50,7 +50,11 @@ pub fn render(settings: &Settings, node: &NodeId, section: Option<&K3sSection>) 
         // A JSON value is a YAML value; writing to a string cannot fail.
         let _ = writeln!(text, "{key}: {}", keys[&key]);
     }
-    let digest = Digest::of([text.as_str(), &kubernetes.extra_args.join("\0")].join("\0").as_bytes());
+    let digest = Digest::of(
+        [text.as_str(), &kubernetes.extra_args.join("\0")]
+            .join("\0")
+            .as_bytes(),
+    );
     K3sConfig { text, digest }
 }
 
@@ -59,7 +63,7 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn section(config: Value) -> K3sSection {
+    fn section(config: &Value) -> K3sSection {
         serde_json::from_value(json!({ "config": config })).unwrap()
     }
 
@@ -68,7 +72,7 @@ mod tests {
         let mut settings = Settings::default();
         settings.kubernetes.config = serde_json::from_value(json!({"disable": ["traefik"], "v": 1})).unwrap();
         let node = "shop-17".parse().unwrap();
-        let section = section(json!({"v": 2, "https-listen-port": 1, "data-dir": "/elsewhere"}));
+        let section = section(&json!({"v": 2, "https-listen-port": 1, "data-dir": "/elsewhere"}));
         let text = render(&settings, &node, Some(&section)).text;
         assert!(text.contains("\nv: 2\n"), "{text}");
         assert!(text.contains("\ndisable: [\"traefik\"]\n"), "{text}");
@@ -83,7 +87,7 @@ mod tests {
         let node = "shop-17".parse().unwrap();
         let plain = render(&settings, &node, None);
         assert_eq!(plain, render(&settings, &node, Some(&K3sSection::default())));
-        let other = render(&settings, &node, Some(&section(json!({"debug": true}))));
+        let other = render(&settings, &node, Some(&section(&json!({"debug": true}))));
         assert_ne!(plain.digest, other.digest);
         let mut arguments = settings.clone();
         arguments.kubernetes.extra_args = vec!["--debug".into()];

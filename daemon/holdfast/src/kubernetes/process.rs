@@ -9,11 +9,7 @@ use serde::{Deserialize, Serialize};
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Read as _, Seek as _, SeekFrom, Write as _},
-    os::{
-        fd::OwnedFd,
-        unix::fs::OpenOptionsExt as _,
-        unix::process::CommandExt as _,
-    },
+    os::{fd::OwnedFd, unix::fs::OpenOptionsExt as _, unix::process::CommandExt as _},
     path::{Path, PathBuf},
     process::{Command, Stdio},
     time::Duration,
@@ -62,9 +58,18 @@ impl Process {
     /// Standard input is closed; the output goes to a file and never to a pipe, which would end with this process.
     pub fn start(launch: &Launch) -> Result<Self, KubernetesError> {
         let mut command = Command::new(&launch.binary);
-        command.args(&launch.arguments).stdin(Stdio::null()).process_group(0);
+        command
+            .args(&launch.arguments)
+            .stdin(Stdio::null())
+            .process_group(0);
         // What Holdfast was told by its own service manager is not meant for k3s.
-        for name in ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID"] {
+        for name in [
+            "NOTIFY_SOCKET",
+            "WATCHDOG_USEC",
+            "WATCHDOG_PID",
+            "LISTEN_FDS",
+            "LISTEN_PID",
+        ] {
             command.env_remove(name);
         }
         if let Some(path) = &launch.log {
@@ -137,8 +142,14 @@ impl Process {
             }
         };
         signal(Signal::TERM);
-        if tokio::time::timeout(patience, self.descriptor.readable()).await.is_err() {
-            tracing::warn!(pid = self.record.pid, "still runs after being asked to end; it is killed");
+        if tokio::time::timeout(patience, self.descriptor.readable())
+            .await
+            .is_err()
+        {
+            tracing::warn!(
+                pid = self.record.pid,
+                "still runs after being asked to end; it is killed"
+            );
             signal(Signal::KILL);
         }
         self.ended().await;
@@ -148,7 +159,10 @@ impl Process {
 fn open_descriptor(pid: i32) -> io::Result<AsyncFd<OwnedFd>> {
     let pid = Pid::from_raw(pid).ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
     let descriptor = pidfd_open(pid, PidfdFlags::NONBLOCK)?;
-    #[expect(deprecated, reason = "its successor is unsafe, for the sake of types that may change their descriptor; this one cannot")]
+    #[expect(
+        deprecated,
+        reason = "its successor is unsafe, for the sake of types that may change their descriptor; this one cannot"
+    )]
     AsyncFd::with_interest(descriptor, tokio::io::Interest::READABLE)
 }
 
@@ -181,7 +195,11 @@ fn open_log(path: &Path) -> io::Result<File> {
         fs::create_dir_all(directory)?;
     }
     bound_log(path)?;
-    OpenOptions::new().create(true).append(true).mode(0o600).open(path)
+    OpenOptions::new()
+        .create(true)
+        .append(true)
+        .mode(0o600)
+        .open(path)
 }
 
 /// Cuts the older part off a log that has grown too large. The writer appends, so it goes on after the cut without noticing.
@@ -249,9 +267,15 @@ mod tests {
         let mut adopted = Process::adopt(record.clone()).unwrap();
         assert_eq!(adopted.record(), &record);
 
-        let other_start = ProcessRecord { start_ticks: record.start_ticks + 1, ..record.clone() };
+        let other_start = ProcessRecord {
+            start_ticks: record.start_ticks + 1,
+            ..record.clone()
+        };
         assert!(Process::adopt(other_start).is_none());
-        let other_boot = ProcessRecord { boot_id: "another".into(), ..record.clone() };
+        let other_boot = ProcessRecord {
+            boot_id: "another".into(),
+            ..record.clone()
+        };
         assert!(Process::adopt(other_boot).is_none());
 
         process.stop(Duration::from_secs(10)).await;
@@ -265,7 +289,10 @@ mod tests {
         let log = directory.path().join("log");
         let launch = Launch {
             binary: "sh".into(),
-            arguments: vec!["-c".into(), "trap '' TERM; echo ready; while :; do sleep 1; done".into()],
+            arguments: vec![
+                "-c".into(),
+                "trap '' TERM; echo ready; while :; do sleep 1; done".into(),
+            ],
             log: Some(log.clone()),
             ..sleeper()
         };
@@ -279,7 +306,10 @@ mod tests {
 
     #[test]
     fn a_missing_program_is_named() {
-        let launch = Launch { binary: "/nowhere/k3s".into(), ..sleeper() };
+        let launch = Launch {
+            binary: "/nowhere/k3s".into(),
+            ..sleeper()
+        };
         let error = Process::start(&launch).unwrap_err();
         assert_eq!(error.problem().code, crate::codes::KUBERNETES_BINARY_MISSING);
     }
@@ -290,7 +320,7 @@ mod tests {
         let log = directory.path().join("log");
         let mut file = File::create(&log).unwrap();
         let line = [b'x'; 1023];
-        for _ in 0..LOG_LIMIT / 1024 + 1 {
+        for _ in 0..=LOG_LIMIT / 1024 {
             file.write_all(&line).unwrap();
             file.write_all(b"\n").unwrap();
         }

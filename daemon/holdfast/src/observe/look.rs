@@ -16,8 +16,13 @@ pub(super) fn is_ready_by_being_there(key: &ObjectKey) -> bool {
             key.kind.as_str(),
             "ConfigMap" | "Secret" | "ServiceAccount" | "LimitRange" | "ResourceQuota" | "Endpoints"
         ),
-        "rbac.authorization.k8s.io" | "scheduling.k8s.io" | "node.k8s.io" | "admissionregistration.k8s.io"
-        | "storage.k8s.io" | "discovery.k8s.io" | "coordination.k8s.io" => true,
+        "rbac.authorization.k8s.io"
+        | "scheduling.k8s.io"
+        | "node.k8s.io"
+        | "admissionregistration.k8s.io"
+        | "storage.k8s.io"
+        | "discovery.k8s.io"
+        | "coordination.k8s.io" => true,
         _ => false,
     }
 }

@@ -197,7 +197,11 @@ impl Observer {
     }
 
     fn stop(&mut self, ticket: Ticket) {
-        if self.current.as_ref().is_some_and(|(current, _)| *current == ticket) {
+        if self
+            .current
+            .as_ref()
+            .is_some_and(|(current, _)| *current == ticket)
+        {
             self.current = None;
             self.watches.clear();
             self.queue.clear();

@@ -319,18 +319,34 @@ mod tests {
     #[test]
     fn the_echo_of_our_own_write_is_no_drift_and_a_taken_field_is() {
         let (mut table, versions, kind, key) = setup();
-        let echo = table.see(&kind, Seen::Changed(metadata("greeting", "10", "f:data")), &versions);
+        let echo = table.see(
+            &kind,
+            Seen::Changed(metadata("greeting", "10", "f:data")),
+            &versions,
+        );
         assert!(echo.drifted.is_empty());
-        let neighbour = table.see(&kind, Seen::Changed(metadata("greeting", "11", "f:data")), &versions);
+        let neighbour = table.see(
+            &kind,
+            Seen::Changed(metadata("greeting", "11", "f:data")),
+            &versions,
+        );
         assert!(neighbour.drifted.is_empty());
-        let taken = table.see(&kind, Seen::Changed(metadata("greeting", "12", "f:less")), &versions);
+        let taken = table.see(
+            &kind,
+            Seen::Changed(metadata("greeting", "12", "f:less")),
+            &versions,
+        );
         assert_eq!(taken.drifted, [key]);
     }
 
     #[test]
     fn a_state_from_before_our_write_is_no_drift() {
         let (mut table, versions, kind, _) = setup();
-        let old = table.see(&kind, Seen::Changed(metadata("greeting", "9", "f:other")), &versions);
+        let old = table.see(
+            &kind,
+            Seen::Changed(metadata("greeting", "9", "f:other")),
+            &versions,
+        );
         assert!(old.drifted.is_empty());
     }
 
@@ -338,13 +354,26 @@ mod tests {
     fn what_is_seen_during_a_write_is_judged_after_it() {
         let (mut table, versions, kind, key) = setup();
         let writing = versions.begin(&key);
-        let during = table.see(&kind, Seen::Changed(metadata("greeting", "12", "f:new")), &versions);
+        let during = table.see(
+            &kind,
+            Seen::Changed(metadata("greeting", "12", "f:new")),
+            &versions,
+        );
         assert!(during.drifted.is_empty());
         writing.done(ObjectVersion::of(&metadata("greeting", "12", "f:new")));
-        assert!(table.written(&versions.take_ended(), &versions).drifted.is_empty());
+        assert!(
+            table
+                .written(&versions.take_ended(), &versions)
+                .drifted
+                .is_empty()
+        );
 
         let writing = versions.begin(&key);
-        table.see(&kind, Seen::Changed(metadata("greeting", "14", "f:hostile")), &versions);
+        table.see(
+            &kind,
+            Seen::Changed(metadata("greeting", "14", "f:hostile")),
+            &versions,
+        );
         writing.done(ObjectVersion::of(&metadata("greeting", "13", "f:new")));
         assert_eq!(table.written(&versions.take_ended(), &versions).drifted, [key]);
     }
@@ -357,7 +386,12 @@ mod tests {
         let mut again = ObjectVersion::of(&metadata("greeting", "13", "f:data"));
         again.uid = "another".into();
         writing.done(again);
-        assert!(table.written(&versions.take_ended(), &versions).drifted.is_empty());
+        assert!(
+            table
+                .written(&versions.take_ended(), &versions)
+                .drifted
+                .is_empty()
+        );
     }
 
     #[test]

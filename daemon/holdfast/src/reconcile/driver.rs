@@ -290,7 +290,10 @@ impl Driver {
                 let names: Vec<_> = keys.iter().take(3).map(ToString::to_string).collect();
                 let problem = Problem::new(
                     codes::DRIFT_FIGHT,
-                    format!("something keeps changing what holdfast keeps putting back: {}", names.join(", ")),
+                    format!(
+                        "something keeps changing what holdfast keeps putting back: {}",
+                        names.join(", ")
+                    ),
                     "find out what else manages the object (its managedFields name it), or leave that field out of the manifest",
                 );
                 conditions.set(DRIFT, problem, self.parts.recorder.floor.now());
@@ -327,7 +330,9 @@ impl Driver {
                 let Some(run) = self.write_run() else { return };
                 self.spawn(ticket, &document, async move |document| {
                     let failures = run.some(&document, &keys).await;
-                    METRICS.drift_corrected.add(keys.len().saturating_sub(failures.len()) as u64);
+                    METRICS
+                        .drift_corrected
+                        .add(keys.len().saturating_sub(failures.len()) as u64);
                     Some(Event::ApplyFinished { ticket, failures })
                 });
             }
@@ -399,7 +404,11 @@ impl Driver {
             .collect();
         match self.parts.objects.blobs.collect_garbage(&keep) {
             Ok(collected) if collected.blobs > 0 => {
-                tracing::info!(blobs = collected.blobs, bytes = collected.bytes, "removed blobs that nothing needs");
+                tracing::info!(
+                    blobs = collected.blobs,
+                    bytes = collected.bytes,
+                    "removed blobs that nothing needs"
+                );
             }
             Ok(_) => {}
             Err(error) => tracing::warn!(%error, "blobs that nothing needs cannot be removed"),

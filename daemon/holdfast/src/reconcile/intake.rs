@@ -118,7 +118,10 @@ impl Mailbox for Intake {
 
     fn outbox(&mut self, after: u64, limit: usize) -> Result<Vec<OutboxRow>, Problem> {
         // Rows up to `after` that are still there are on their way; there are never more of them than the window has.
-        let rows = self.store.pending_events(limit + 16).map_err(|error| error.problem())?;
+        let rows = self
+            .store
+            .pending_events(limit + 16)
+            .map_err(|error| error.problem())?;
         Ok(rows
             .into_iter()
             .filter(|row| row.sequence > after)

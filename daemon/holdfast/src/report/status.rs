@@ -2,12 +2,8 @@
 
 use super::Conditions;
 use crate::{
-    enrol::hardware,
-    identity::clock::TimeFloor,
-    kubernetes::KubernetesState,
-    settings::Settings,
-    sync::Signals,
-    telemetry::metrics::METRICS,
+    enrol::hardware, identity::clock::TimeFloor, kubernetes::KubernetesState, settings::Settings,
+    sync::Signals, telemetry::metrics::METRICS,
 };
 use holdfast_protocol::{
     NodeId, SchemaVersion,
@@ -106,13 +102,18 @@ impl Reporter {
             }
         };
         let apps = self.app_states(&progress, &kubernetes);
-        let mut health = apps.iter().map(|app| app.health).fold(kubernetes.health, Ord::max);
+        let mut health = apps
+            .iter()
+            .map(|app| app.health)
+            .fold(kubernetes.health, Ord::max);
         if progress.generation.phase == Phase::Failed {
             health = health.max(Health::Degraded);
         }
         METRICS.apps.set(i64::try_from(apps.len()).unwrap_or(i64::MAX));
         let healthy = apps.iter().filter(|app| app.health == Health::Healthy).count();
-        METRICS.apps_healthy.set(i64::try_from(healthy).unwrap_or(i64::MAX));
+        METRICS
+            .apps_healthy
+            .set(i64::try_from(healthy).unwrap_or(i64::MAX));
         METRICS
             .outbox_events
             .set(i64::try_from(self.store.pending_count()).unwrap_or(i64::MAX));

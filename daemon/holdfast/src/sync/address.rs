@@ -73,15 +73,30 @@ mod tests {
 
     #[test]
     fn addresses_are_read_and_written_back() {
-        for text in ["mqtts://hub.example:8884", "mqtts://10.0.0.1:1", "mqtts://[fd00::1]:8883"] {
+        for text in [
+            "mqtts://hub.example:8884",
+            "mqtts://10.0.0.1:1",
+            "mqtts://[fd00::1]:8883",
+        ] {
             assert_eq!(text.parse::<BrokerAddress>().unwrap().to_string(), text);
         }
-        assert_eq!("mqtts://hub/".parse::<BrokerAddress>().unwrap().port, DEFAULT_PORT);
+        assert_eq!(
+            "mqtts://hub/".parse::<BrokerAddress>().unwrap().port,
+            DEFAULT_PORT
+        );
     }
 
     #[test]
     fn an_address_without_tls_or_with_anything_odd_is_refused() {
-        for text in ["mqtt://hub", "hub:8883", "mqtts://", "mqtts://hub:99999", "mqtts://a b", "mqtts://u@hub", "mqtts://[::1"] {
+        for text in [
+            "mqtt://hub",
+            "hub:8883",
+            "mqtts://",
+            "mqtts://hub:99999",
+            "mqtts://a b",
+            "mqtts://u@hub",
+            "mqtts://[::1",
+        ] {
             assert!(text.parse::<BrokerAddress>().is_err(), "{text}");
         }
     }

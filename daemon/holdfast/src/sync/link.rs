@@ -96,7 +96,9 @@ impl Link {
             let ending = match broker {
                 Ok(broker) => {
                     let span = tracing::info_span!("session", %broker);
-                    self.session(&identity, &broker, &mut mailbox).instrument(span).await
+                    self.session(&identity, &broker, &mut mailbox)
+                        .instrument(span)
+                        .await
                 }
                 Err(problem) => Ending::failed(problem),
             };
@@ -136,18 +138,28 @@ impl Link {
         }
     }
 
-    async fn session(&mut self, identity: &Identity, broker: &BrokerAddress, mailbox: &mut impl Mailbox) -> Ending {
+    async fn session(
+        &mut self,
+        identity: &Identity,
+        broker: &BrokerAddress,
+        mailbox: &mut impl Mailbox,
+    ) -> Ending {
         let (client, events) = match self.connect(identity, broker) {
             Ok(pair) => pair,
             Err(problem) => return Ending::failed(problem),
         };
-        self.state.send_modify(|state| state.broker = Some(broker.to_string()));
+        self.state
+            .send_modify(|state| state.broker = Some(broker.to_string()));
         Session::new(client, &identity.node, mailbox, &self.state)
             .run(events, &self.signals, &self.shutdown)
             .await
     }
 
-    fn connect(&self, identity: &Identity, broker: &BrokerAddress) -> Result<(AsyncClient, EventLoop), Problem> {
+    fn connect(
+        &self,
+        identity: &Identity,
+        broker: &BrokerAddress,
+    ) -> Result<(AsyncClient, EventLoop), Problem> {
         let tls = tls::authenticated(identity, &self.floor).map_err(|error| {
             Problem::new(
                 codes::IDENTITY_UNUSABLE,
@@ -197,7 +209,9 @@ fn pick(brokers: &[String], turn: usize) -> (Result<BrokerAddress, Problem>, boo
     let Some(index) = turn.checked_rem(brokers.len()) else {
         return (Err(address("the hub gave no broker".into())), true);
     };
-    let parsed = brokers[index].parse().map_err(|error: super::InvalidBroker| address(error.to_string()));
+    let parsed = brokers[index]
+        .parse()
+        .map_err(|error: super::InvalidBroker| address(error.to_string()));
     (parsed, index + 1 == brokers.len())
 }
 

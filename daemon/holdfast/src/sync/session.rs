@@ -23,9 +23,7 @@ use rumqttc::{
         AsyncClient, ConnectionError, Event, EventLoop, Incoming,
         mqttbytes::{
             QoS,
-            v5::{
-                ConnectReturnCode, Disconnect, PubAck, PubAckReason, Publish, SubAck, SubscribeReasonCode,
-            },
+            v5::{ConnectReturnCode, Disconnect, PubAck, PubAckReason, Publish, SubAck, SubscribeReasonCode},
         },
     },
 };
@@ -226,7 +224,9 @@ impl<'a, M: Mailbox> Session<'a, M> {
         // anything was missed. What is known already costs one packet and has no effect.
         let desired = Topic::down(self.node, Down::Desired).to_string();
         self.publish(Sent::Presence, presence_topic(self.node), presence(true), true)?;
-        self.client.try_subscribe(desired, QoS::AtLeastOnce).map_err(full)?;
+        self.client
+            .try_subscribe(desired, QoS::AtLeastOnce)
+            .map_err(full)?;
         self.pump()
     }
 
@@ -401,14 +401,19 @@ impl<'a, M: Mailbox> Session<'a, M> {
     fn lost(&self, (error, farewell): Failure) -> Ending {
         let properties = farewell.as_ref().and_then(|packet| packet.properties.as_ref());
         let asked = properties.and_then(|properties| {
-            let (_, value) = properties.user_properties.iter().find(|(key, _)| key == RETRY_AFTER)?;
+            let (_, value) = properties
+                .user_properties
+                .iter()
+                .find(|(key, _)| key == RETRY_AFTER)?;
             value.trim().parse().ok().map(Duration::from_secs)
         });
         let redirect = properties
             .and_then(|properties| properties.server_reference.as_deref())
             .and_then(|list| list.split_whitespace().find_map(BrokerAddress::from_authority));
         Ending::Lost {
-            wait_at_least: asked.unwrap_or_else(|| wait_after(&error)).min(LONGEST_ASKED_WAIT),
+            wait_at_least: asked
+                .unwrap_or_else(|| wait_after(&error))
+                .min(LONGEST_ASKED_WAIT),
             problem: problem(&error, farewell.as_ref()),
             was_connected: self.connected,
             redirect,

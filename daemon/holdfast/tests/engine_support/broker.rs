@@ -54,7 +54,9 @@ impl Hub {
         let key = KeyPair::generate()?;
         let mut params = CertificateParams::new(Vec::new())?;
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.distinguished_name.push(DnType::CommonName, "engine test authority");
+        params
+            .distinguished_name
+            .push(DnType::CommonName, "engine test authority");
         let ca_pem = params.self_signed(&key)?.pem();
         let document = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).unwrap();
         let signer = Ed25519KeyPair::from_pkcs8(document.as_ref()).unwrap();
@@ -86,7 +88,10 @@ impl Hub {
     pub fn certificate(&self, name: &str, key: &KeyPair) -> Result<String> {
         let mut params = CertificateParams::new(vec!["localhost".into(), "127.0.0.1".into()])?;
         params.distinguished_name.push(DnType::CommonName, name);
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth];
+        params.extended_key_usages = vec![
+            ExtendedKeyUsagePurpose::ClientAuth,
+            ExtendedKeyUsagePurpose::ServerAuth,
+        ];
         Ok(params.signed_by(key, &self.authority)?.pem())
     }
 
@@ -101,7 +106,11 @@ impl Hub {
         std::fs::write(self.path("server.key"), key.serialize_pem())?;
         let directory = self.directory.path().display();
         // As root, mosquitto would become a user who cannot read these files.
-        let user = if nix::unistd::geteuid().is_root() { "user root\n" } else { "" };
+        let user = if nix::unistd::geteuid().is_root() {
+            "user root\n"
+        } else {
+            ""
+        };
         let text = format!(
             "{user}listener {} 127.0.0.1\ncafile {directory}/ca.pem\ncertfile {directory}/server.pem\n\
              keyfile {directory}/server.key\nrequire_certificate true\nuse_identity_as_username true\n\
@@ -123,7 +132,10 @@ impl Hub {
         self.broker = Some(Process::start("mosquitto", command, &self.path("mosquitto.log"))?);
         let port = self.port;
         wait::until("mosquitto listens", PATIENCE, async || {
-            Ok(tokio::net::TcpStream::connect(("127.0.0.1", port)).await.ok().map(drop))
+            Ok(tokio::net::TcpStream::connect(("127.0.0.1", port))
+                .await
+                .ok()
+                .map(drop))
         })
         .await
     }
@@ -144,7 +156,10 @@ impl Hub {
             .set_transport(Transport::Tls(TlsConfiguration::Simple {
                 ca: self.ca_pem.clone().into_bytes(),
                 alpn: None,
-                client_auth: Some((self.certificate("hub", &key)?.into_bytes(), key.serialize_pem().into_bytes())),
+                client_auth: Some((
+                    self.certificate("hub", &key)?.into_bytes(),
+                    key.serialize_pem().into_bytes(),
+                )),
             }))
             .set_clean_start(false)
             .set_session_expiry_interval(Some(3600))
@@ -166,8 +181,12 @@ impl Hub {
                     Ok(Packet::Incoming(Incoming::Publish(publish))) => {
                         let topic: Topic = String::from_utf8_lossy(&publish.topic).parse().unwrap();
                         heard.send_modify(|heard| match topic.channel {
-                            Channel::Up(Up::Event) => heard.events.push(serde_json::from_slice(&publish.payload).unwrap()),
-                            Channel::Up(Up::Status) => heard.reports.push(serde_json::from_slice(&publish.payload).unwrap()),
+                            Channel::Up(Up::Event) => heard
+                                .events
+                                .push(serde_json::from_slice(&publish.payload).unwrap()),
+                            Channel::Up(Up::Status) => heard
+                                .reports
+                                .push(serde_json::from_slice(&publish.payload).unwrap()),
                             Channel::Up(Up::Presence) => {
                                 let presence: Presence = serde_json::from_slice(&publish.payload).unwrap();
                                 heard.presence.push(presence.online);
@@ -194,7 +213,11 @@ impl Hub {
 
     /// A signed desired state.
     pub fn sign(&self, document: &Value) -> Envelope {
-        Envelope::sign(DESIRED_STATE_TYPE, document.to_string().into_bytes(), &[&self.signer])
+        Envelope::sign(
+            DESIRED_STATE_TYPE,
+            document.to_string().into_bytes(),
+            &[&self.signer],
+        )
     }
 
     /// Publishes any bytes as a node's desired state, retained.
@@ -228,8 +251,15 @@ impl Hub {
             Ok(heard) => Ok(heard?.clone()),
             Err(_) => {
                 let heard = self.heard();
-                let events: Vec<_> = heard.events.iter().map(|event| (&event.kind, &event.message)).collect();
-                let last = heard.reports.last().map(|report| (&report.generation, &report.apps, &report.conditions));
+                let events: Vec<_> = heard
+                    .events
+                    .iter()
+                    .map(|event| (&event.kind, &event.message))
+                    .collect();
+                let last = heard
+                    .reports
+                    .last()
+                    .map(|report| (&report.generation, &report.apps, &report.conditions));
                 bail!("{what}: not heard; events: {events:#?}; last report: {last:#?}")
             }
         }
@@ -238,7 +268,9 @@ impl Hub {
     /// Waits for an event of this kind.
     pub async fn hear_event(&self, kind: EventKind) -> Result<Event> {
         let heard = self
-            .hear(&format!("{kind:?}"), |heard| heard.events.iter().any(|event| event.kind == kind))
+            .hear(&format!("{kind:?}"), |heard| {
+                heard.events.iter().any(|event| event.kind == kind)
+            })
             .await?;
         heard
             .events

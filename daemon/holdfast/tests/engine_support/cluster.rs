@@ -21,7 +21,10 @@ pub async fn shared() -> Result<Kubectl> {
 
 async fn start() -> Result<Kubectl> {
     let k3s = paths::k3s()?;
-    let directory: PathBuf = tempfile::Builder::new().prefix("engine-cluster-").tempdir()?.keep();
+    let directory: PathBuf = tempfile::Builder::new()
+        .prefix("engine-cluster-")
+        .tempdir()?
+        .keep();
     let port = free_port()?;
     let kubeconfig = directory.join("k3s.yaml");
     let config = directory.join("config.yaml");
@@ -31,7 +34,8 @@ async fn start() -> Result<Kubectl> {
     );
     std::fs::write(&config, text)?;
     let log = std::fs::File::create(directory.join("log"))?;
-    let script = r#"exec 3<&0 </dev/null; "$0" server --config "$1" & cat <&3 >/dev/null; kill -9 $!; rm -rf "$2""#;
+    let script =
+        r#"exec 3<&0 </dev/null; "$0" server --config "$1" & cat <&3 >/dev/null; kill -9 $!; rm -rf "$2""#;
     let keeper = Command::new("sh")
         .args(["-c", script])
         .arg(&k3s)
@@ -48,9 +52,11 @@ async fn start() -> Result<Kubectl> {
         kubectl.run(&["get", "--raw", "/readyz"]).await.map(Some)
     })
     .await?;
-    wait::until("the default service account is there", super::PATIENCE, async || {
-        kubectl.get("default", "serviceaccount", "default").await
-    })
+    wait::until(
+        "the default service account is there",
+        super::PATIENCE,
+        async || kubectl.get("default", "serviceaccount", "default").await,
+    )
     .await?;
     Ok(kubectl)
 }

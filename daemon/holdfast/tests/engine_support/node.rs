@@ -9,7 +9,10 @@ use holdfast::{
     settings::Settings,
 };
 use holdfast_harness::Kubectl;
-use holdfast_protocol::{Generation, report::{Phase, StatusReport}};
+use holdfast_protocol::{
+    Generation,
+    report::{Phase, StatusReport},
+};
 use holdfast_store::{Options, Store};
 use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256};
 use serde_json::{Value, json};
@@ -46,7 +49,7 @@ impl Node {
             ..Settings::default()
         };
         settings.kubernetes.supervise = false;
-        settings.kubernetes.kubeconfig = kubectl.kubeconfig.clone();
+        settings.kubernetes.kubeconfig.clone_from(&kubectl.kubeconfig);
         settings.sync.backoff_min = Duration::from_millis(50);
         settings.sync.backoff_max = Duration::from_millis(500);
         settings.report.min_interval = Duration::from_millis(200);
@@ -179,7 +182,10 @@ impl Node {
     /// Writes a document where an enrolment leaves the first one.
     pub fn leave_first_document(&self, hub: &Hub, counter: u64, apps: &[Value]) -> Result<()> {
         let envelope = hub.sign(&self.document(counter, apps));
-        write_private(&self.settings.identity_dir().join("first-desired.json"), &envelope.to_json())?;
+        write_private(
+            &self.settings.identity_dir().join("first-desired.json"),
+            &envelope.to_json(),
+        )?;
         Ok(())
     }
 
