@@ -60,7 +60,5 @@ pub const SOCKET_UNUSABLE: &str = "socket-unusable";
 pub const NODE_STARTING: &str = "node-starting";
 /// The metrics address cannot be listened on.
 pub const METRICS_ADDRESS_UNUSABLE: &str = "metrics-address-unusable";
-/// The command was given what it does not take.
-pub const USAGE: &str = "usage";
 /// Something else keeps changing an object that Holdfast keeps putting back.
 pub const DRIFT_FIGHT: &str = "drift-fight";

@@ -27,7 +27,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use tokio::{
     net::{TcpListener, UnixListener},
     sync::{mpsc, oneshot, watch},
-    task::JoinHandle,
+    task::{JoinHandle, JoinSet},
     time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
@@ -56,6 +56,7 @@ pub struct Running {
     _lock: StateLock,
     shutdown: CancellationToken,
     life: JoinHandle<Result<(), Problem>>,
+    local: JoinSet<()>,
     socket: PathBuf,
 }
 
@@ -116,9 +117,10 @@ impl Daemon {
             store: self.store.clone(),
             enrol,
         };
-        tokio::spawn(local_api::serve(self.socket, Arc::new(surroundings)));
+        let mut local = JoinSet::new();
+        local.spawn(local_api::serve(self.socket, Arc::new(surroundings)));
         if let Some(listener) = self.metrics {
-            tokio::spawn(local_api::serve_metrics(listener));
+            local.spawn(local_api::serve_metrics(listener));
         }
         let socket = self.settings.socket.clone();
         let life = Life {
@@ -133,6 +135,7 @@ impl Daemon {
         Running {
             _lock: self.lock,
             life: tokio::spawn(life.live(self.identity, orders)),
+            local,
             shutdown,
             socket,
         }
@@ -142,13 +145,16 @@ impl Daemon {
 impl Running {
     /// Waits until the node ends by itself, which it does only when it cannot go on.
     pub async fn ended(&mut self) -> Result<(), Problem> {
-        (&mut self.life).await.unwrap_or_else(|error| Err(internal(&error.to_string())))
+        (&mut self.life)
+            .await
+            .unwrap_or_else(|error| Err(internal(&error.to_string())))
     }
 
     /// Ends all parts in good order. Kubernetes is left running.
     pub async fn drain(mut self) -> Result<(), Problem> {
         self.shutdown.cancel();
         let ended = timeout(DRAIN, self.ended()).await;
+        self.local.shutdown().await;
         // A socket that is left behind is replaced at the next start.
         let _ = std::fs::remove_file(&self.socket);
         ended.unwrap_or_else(|_| Err(internal("some parts did not end in time and were cut off")))
@@ -170,7 +176,10 @@ fn heed_clock(settings: &Settings, floor: &TimeFloor) {
     if settings.clock.set_system {
         match set_clock(floor.now()) {
             Ok(()) => {
-                tracing::warn!(behind_s = behind.as_secs(), "the system clock was behind the hub's signed time and was set to it");
+                tracing::warn!(
+                    behind_s = behind.as_secs(),
+                    "the system clock was behind the hub's signed time and was set to it"
+                );
                 METRICS.clock_behind.set(0);
                 return;
             }
@@ -206,9 +215,10 @@ impl Life {
                 wipe_leftover(&self.settings, &identity);
                 identity
             }
-            None => match self.enrolment(&mut orders).await {
-                Some(identity) => identity,
-                None => return Ok(()),
+            // Cutting it off is safe at any point: the key is on the disk before it is shown to the hub.
+            None => tokio::select! {
+                identity = self.enrolment(&mut orders) => identity,
+                () = self.shutdown.cancelled() => return Ok(()),
             },
         };
         tracing::info!(node = %identity.node, hub = %identity.hub_url, "enrolled");
@@ -216,9 +226,15 @@ impl Life {
         let identity = Arc::new(identity);
         let (renewed, current) = watch::channel(identity.clone());
         self.identity.send_replace(Some(identity.clone()));
-        tokio::spawn(refuse_orders(orders, identity));
-        tokio::spawn(renew::run(self.settings.clone(), renewed, self.floor.clone(), self.shutdown.clone()));
-        tokio::spawn(follow(current.clone(), self.identity));
+        let mut beside = JoinSet::new();
+        beside.spawn(refuse_orders(orders, identity));
+        beside.spawn(renew::run(
+            self.settings.clone(),
+            renewed,
+            self.floor.clone(),
+            self.shutdown.clone(),
+        ));
+        beside.spawn(follow(current.clone(), self.identity));
         node::run(
             self.settings,
             current,
@@ -234,8 +250,8 @@ impl Life {
         })
     }
 
-    /// Waits for a token, from the local API or from where an unattended box finds one; `None` at the shutdown.
-    async fn enrolment(&self, orders: &mut EnrolOrders) -> Option<Identity> {
+    /// Waits for a token, from the local API or from where an unattended box finds one, until one enrols the box.
+    async fn enrolment(&self, orders: &mut EnrolOrders) -> Identity {
         tracing::info!("not enrolled; waiting for a token");
         let enrolment = &self.settings.enrolment;
         let mut pace = Pace::new(enrolment.retry_min, enrolment.retry_max);
@@ -244,7 +260,7 @@ impl Life {
             let next = match token::find(enrolment) {
                 Some(Ok(found)) if refused.as_ref() != Some(&found.token.id) => {
                     match self.try_once(&found).await {
-                        Ok((identity, _)) => return Some(identity),
+                        Ok((identity, _)) => return identity,
                         Err(error) if error.is_transient() => Some(pace.next_wait()),
                         Err(_) => {
                             // Asking again with the same token would give the same answer; another one may come.
@@ -261,7 +277,6 @@ impl Life {
             };
             let next = next.or(enrolment.token_file.is_some().then_some(LOOK_FOR_TOKEN));
             tokio::select! {
-                () = self.shutdown.cancelled() => return None,
                 () = async { match next {
                     Some(wait) => sleep(wait).await,
                     None => std::future::pending().await,
@@ -271,7 +286,7 @@ impl Life {
                     match self.try_once(&found).await {
                         Ok((identity, result)) => {
                             answer(reply, Ok(result));
-                            return Some(identity);
+                            return identity;
                         }
                         Err(error) => answer(reply, Err((&error).into())),
                     }
@@ -321,7 +336,9 @@ fn answer(reply: oneshot::Sender<Result<EnrolResult, Problem>>, result: Result<E
 
 /// A crash between the enrolment and the wiping leaves the token's file behind.
 fn wipe_leftover(settings: &Settings, identity: &Identity) {
-    let Some(path) = &settings.enrolment.token_file else { return };
+    let Some(path) = &settings.enrolment.token_file else {
+        return;
+    };
     let Ok(found) = token::from_file(path) else { return };
     if Some(&found.token.id) == identity.enrolled_by.as_ref() {
         if let Wiped::Left(note) = found.source.wipe() {

@@ -27,7 +27,8 @@ fn main() -> ExitCode {
         Command::Run => runtime.block_on(daemon(&common)).map(|()| Exit::Done),
         command => Ok(runtime.block_on(cli::execute(command, &common))),
     });
-    exit.unwrap_or_else(|problem| cli::complain(&problem, output)).into()
+    exit.unwrap_or_else(|problem| cli::complain(&problem, output))
+        .into()
 }
 
 /// Log, settings, build, spawn, wait, drain.
@@ -59,7 +60,10 @@ async fn daemon(common: &Common) -> Result<(), Problem> {
 
 fn runtime() -> Result<Runtime, Problem> {
     // Two TLS libraries in one process would each bring their own; everything here uses this one.
-    if rustls::crypto::ring::default_provider().install_default().is_err() {
+    if rustls::crypto::ring::default_provider()
+        .install_default()
+        .is_err()
+    {
         return Err(internal("another TLS provider is installed already"));
     }
     Builder::new_current_thread()
@@ -72,5 +76,9 @@ fn runtime() -> Result<Runtime, Problem> {
 }
 
 fn internal(error: impl std::fmt::Display) -> Problem {
-    Problem::new(codes::INTERNAL, error.to_string(), "report this with the log of the same moment")
+    Problem::new(
+        codes::INTERNAL,
+        error.to_string(),
+        "report this with the log of the same moment",
+    )
 }

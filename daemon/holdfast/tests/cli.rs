@@ -1,5 +1,7 @@
 //! The commands, by running the binary.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by them")]
+
 mod common;
 
 use common::{TestBox, hub::TestHub, put};
@@ -36,7 +38,10 @@ fn command(node: &TestBox, arguments: &[&str]) -> Command {
 }
 
 async fn run(node: &TestBox, arguments: &[&str]) -> Output {
-    timeout(PATIENCE, command(node, arguments).output()).await.unwrap().unwrap()
+    timeout(PATIENCE, command(node, arguments).output())
+        .await
+        .unwrap()
+        .unwrap()
 }
 
 fn code(output: &Output) -> i32 {
@@ -78,7 +83,12 @@ async fn told(notify: &UnixDatagram, wanted: &str) {
 async fn end(mut child: Child, signal: Signal) -> i32 {
     let pid = Pid::from_raw(i32::try_from(child.id().unwrap()).unwrap());
     kill(pid, signal).unwrap();
-    timeout(PATIENCE, child.wait()).await.unwrap().unwrap().code().unwrap()
+    timeout(PATIENCE, child.wait())
+        .await
+        .unwrap()
+        .unwrap()
+        .code()
+        .unwrap()
 }
 
 #[tokio::test]
@@ -123,7 +133,10 @@ async fn exit_codes_tell_apart_what_the_help_says() {
     let refused = run(&broken, &["run"]).await;
     assert_eq!(code(&refused), 2);
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
-    assert!(said.contains("did you mean sync.keep_alive?") && said.contains("code: settings-invalid"), "{said}");
+    assert!(
+        said.contains("did you mean sync.keep_alive?") && said.contains("code: settings-invalid"),
+        "{said}"
+    );
 }
 
 #[tokio::test]
@@ -137,8 +150,17 @@ async fn a_box_is_enrolled_from_standard_input_without_a_daemon_and_then_starts_
         .spawn()
         .unwrap();
     let token = format!("{}\n", hub.token("one"));
-    child.stdin.take().unwrap().write_all(token.as_bytes()).await.unwrap();
-    let output = timeout(PATIENCE, child.wait_with_output()).await.unwrap().unwrap();
+    child
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(token.as_bytes())
+        .await
+        .unwrap();
+    let output = timeout(PATIENCE, child.wait_with_output())
+        .await
+        .unwrap()
+        .unwrap();
     assert_eq!(code(&output), 0, "{}", String::from_utf8_lossy(&output.stderr));
     assert_eq!(json(&output.stdout)["node"], "shop-17");
 
@@ -154,7 +176,10 @@ async fn a_box_is_enrolled_from_standard_input_without_a_daemon_and_then_starts_
     .await;
     let text = run(&node, &["status"]).await;
     let text = String::from_utf8_lossy(&text.stdout).into_owned();
-    assert!(text.contains("shop-17") && text.contains("wanted none, proven none"), "{text}");
+    assert!(
+        text.contains("shop-17") && text.contains("wanted none, proven none"),
+        "{text}"
+    );
     let history = run(&node, &["history"]).await;
     assert_eq!(String::from_utf8_lossy(&history.stdout), "no documents yet\n");
     assert_eq!(end(child, Signal::SIGTERM).await, 0);
@@ -175,7 +200,12 @@ async fn pain_17_a_token_file_given_by_hand_is_wiped_and_a_refused_one_is_kept()
 
     let (child, _notify) = daemon(&node).await;
     let enrolled = run(&node, &["enrol", "--token-file", &name]).await;
-    assert_eq!(code(&enrolled), 0, "{}", String::from_utf8_lossy(&enrolled.stderr));
+    assert_eq!(
+        code(&enrolled),
+        0,
+        "{}",
+        String::from_utf8_lossy(&enrolled.stderr)
+    );
     assert!(!file.exists());
     assert_eq!(end(child, Signal::SIGTERM).await, 0);
 }
@@ -184,18 +214,33 @@ async fn pain_17_a_token_file_given_by_hand_is_wiped_and_a_refused_one_is_kept()
 async fn a_state_directory_or_key_that_others_can_read_is_refused_with_the_command_that_mends_it() {
     let hub = TestHub::start().await;
     let node = TestBox::new("");
-    assert_eq!(code(&run(&node, &["enrol", &hub.token("one").to_string()]).await), 0);
+    assert_eq!(
+        code(&run(&node, &["enrol", &hub.token("one").to_string()]).await),
+        0
+    );
     let state = node.path("state");
-    for (path, mode) in [(state.clone(), 0o755), (state.join("identity"), 0o750), (state.join("identity/device.key"), 0o640)] {
+    for (path, mode) in [
+        (state.clone(), 0o755),
+        (state.join("identity"), 0o750),
+        (state.join("identity/device.key"), 0o640),
+    ] {
         let right = fs::metadata(&path).unwrap().permissions();
         fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
         let refused = run(&node, &["run"]).await;
         assert_eq!(code(&refused), 1);
         let said = String::from_utf8_lossy(&refused.stderr).into_owned();
         let wanted = format!("chmod {:04o} {}", right.mode() & 0o7777, path.display());
-        assert!(said.contains("state-mode-too-wide") && said.contains(&wanted), "{said}");
+        assert!(
+            said.contains("state-mode-too-wide") && said.contains(&wanted),
+            "{said}"
+        );
         let examined = json(&run(&node, &["doctor", "-o", "json"]).await.stdout);
-        let check = examined["checks"].as_array().unwrap().iter().find(|check| check["name"] == "state-directory").unwrap();
+        let check = examined["checks"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|check| check["name"] == "state-directory")
+            .unwrap();
         assert_eq!(check["outcome"], "fail", "{check}");
         fs::set_permissions(&path, right).unwrap();
     }
@@ -207,7 +252,10 @@ async fn doctor_examines_a_bare_box_and_an_enrolled_one() {
     let node = TestBox::new("");
     let outcome = |examined: &Value, name: &str| {
         let checks = examined["checks"].as_array().unwrap();
-        let check = checks.iter().find(|check| check["name"] == name).unwrap_or_else(|| panic!("{name}: {examined}"));
+        let check = checks
+            .iter()
+            .find(|check| check["name"] == name)
+            .unwrap_or_else(|| panic!("{name}: {examined}"));
         check["outcome"].as_str().unwrap().to_owned()
     };
     let bare = run(&node, &["doctor", "-o", "json"]).await;
@@ -218,19 +266,38 @@ async fn doctor_examines_a_bare_box_and_an_enrolled_one() {
     assert_eq!(outcome(&bare, "kubernetes-program"), "fail");
     assert!(!node.path("state").exists(), "doctor changes nothing");
 
-    put(&node.path("k3s"), "#!/bin/sh\necho 'testcluster version v1.36.0'\n");
+    put(
+        &node.path("k3s"),
+        "#!/bin/sh\necho 'testcluster version v1.36.0'\n",
+    );
     fs::set_permissions(node.path("k3s"), fs::Permissions::from_mode(0o755)).unwrap();
     *hub.time.lock().unwrap() = "2060-01-01T00:00:00Z".parse().unwrap();
-    assert_eq!(code(&run(&node, &["enrol", &hub.token("one").to_string()]).await), 0);
+    assert_eq!(
+        code(&run(&node, &["enrol", &hub.token("one").to_string()]).await),
+        0
+    );
     let enrolled = run(&node, &["doctor", "-o", "json"]).await;
-    assert_eq!(code(&enrolled), 0, "{}", String::from_utf8_lossy(&enrolled.stdout));
+    assert_eq!(
+        code(&enrolled),
+        0,
+        "{}",
+        String::from_utf8_lossy(&enrolled.stdout)
+    );
     let examined = json(&enrolled.stdout);
     assert_eq!(outcome(&examined, "identity"), "ok");
     assert_eq!(outcome(&examined, "hub"), "ok");
-    assert_eq!(outcome(&examined, "broker"), "warn", "nothing listens there, which costs only the link");
+    assert_eq!(
+        outcome(&examined, "broker"),
+        "warn",
+        "nothing listens there, which costs only the link"
+    );
     assert_eq!(outcome(&examined, "kubernetes-program"), "ok");
     assert_eq!(outcome(&examined, "clock"), "warn", "the hub's time is later");
-    assert_eq!(outcome(&examined, "certificate"), "warn", "over by the hub's time");
+    assert_eq!(
+        outcome(&examined, "certificate"),
+        "warn",
+        "over by the hub's time"
+    );
     let text = run(&node, &["doctor"]).await;
     assert!(String::from_utf8_lossy(&text.stdout).contains("do: "));
 
@@ -253,7 +320,10 @@ async fn version_and_generated_pages_need_nothing_of_the_box() {
     ] {
         let text = run(&node, &["docs", page]).await;
         assert_eq!(code(&text), 0, "{page}");
-        assert!(String::from_utf8_lossy(&text.stdout).starts_with(heading), "{page}");
+        assert!(
+            String::from_utf8_lossy(&text.stdout).starts_with(heading),
+            "{page}"
+        );
     }
 }
 
@@ -264,7 +334,13 @@ async fn logs_come_in_the_form_that_was_asked_for() {
         let mut child = command(&node, &["run"]).stderr(Stdio::piped()).spawn().unwrap();
         let mut lines = tokio::io::BufReader::new(child.stderr.take().unwrap());
         let mut line = String::new();
-        timeout(PATIENCE, tokio::io::AsyncBufReadExt::read_line(&mut lines, &mut line)).await.unwrap().unwrap();
+        timeout(
+            PATIENCE,
+            tokio::io::AsyncBufReadExt::read_line(&mut lines, &mut line),
+        )
+        .await
+        .unwrap()
+        .unwrap();
         assert!(line.starts_with(first), "{format}: {line}");
         child.kill().await.unwrap();
     }

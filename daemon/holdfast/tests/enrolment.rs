@@ -1,5 +1,7 @@
 //! Enrolment and renewal against a hub that really speaks TLS.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by them")]
+
 mod common;
 
 use common::{
@@ -11,7 +13,7 @@ use holdfast::{
     enrol::{client::enrol, renew},
     identity::{Identity, clock::TimeFloor},
 };
-use holdfast_protocol::{Problem, codes as shared, token::EnrolmentToken};
+use holdfast_protocol::{Problem, codes as shared, enrol::EnrolAnswer, token::EnrolmentToken};
 use http::StatusCode;
 use jiff::{SignedDuration, Timestamp};
 use ring::signature::{ECDSA_P256_SHA256_ASN1, UnparsedPublicKey};
@@ -19,11 +21,17 @@ use std::{fs, os::unix::fs::PermissionsExt as _, sync::Arc, time::Duration};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+/// What a hostile hub does to its answer.
+type Forgery = Box<dyn FnOnce(&mut EnrolAnswer) + Send>;
+
 async fn refused(token: &EnrolmentToken) -> Problem {
     let node = TestBox::new("");
     let (settings, floor) = node.prepared();
     let error = enrol(&settings, token, &floor).await.unwrap_err();
-    assert!(!Identity::exists(&settings.identity_dir()), "a refused box has no identity");
+    assert!(
+        !Identity::exists(&settings.identity_dir()),
+        "a refused box has no identity"
+    );
     assert_eq!(floor.get(), None, "a refused answer moves no clock");
     (&error).into()
 }
@@ -41,8 +49,17 @@ async fn an_enrolled_box_has_a_private_identity_and_the_hubs_time() {
     assert_eq!(loaded.trust, hub.trust());
     assert_eq!(loaded.enrolled_by.as_deref(), Some("one"));
     assert_eq!(loaded.key.pin(), identity.key.pin());
-    for name in ["device.key", "node.json", "certificate.pem", "hub-ca.pem", "time-floor"] {
-        let mode = fs::metadata(settings.identity_dir().join(name)).unwrap().permissions().mode();
+    for name in [
+        "device.key",
+        "node.json",
+        "certificate.pem",
+        "hub-ca.pem",
+        "time-floor",
+    ] {
+        let mode = fs::metadata(settings.identity_dir().join(name))
+            .unwrap()
+            .permissions()
+            .mode();
         assert_eq!(mode & 0o7777, 0o600, "{name}");
     }
     let restarted = TimeFloor::open(&settings.identity_dir()).unwrap();
@@ -72,10 +89,17 @@ async fn pain_16_a_lost_answer_is_asked_for_again_with_the_same_key() {
     let requests = hub.enrolments.lock().unwrap();
     let keys: Vec<_> = requests
         .iter()
-        .map(|request| rcgen::CertificateSigningRequestParams::from_pem(&request.csr).unwrap().public_key)
+        .map(|request| {
+            rcgen::CertificateSigningRequestParams::from_pem(&request.csr)
+                .unwrap()
+                .public_key
+        })
         .collect();
     assert_eq!(keys.len(), 2);
-    assert_eq!(rcgen::PublicKeyData::der_bytes(&keys[0]), rcgen::PublicKeyData::der_bytes(&keys[1]));
+    assert_eq!(
+        rcgen::PublicKeyData::der_bytes(&keys[0]),
+        rcgen::PublicKeyData::der_bytes(&keys[1])
+    );
 }
 
 #[tokio::test]
@@ -87,26 +111,42 @@ async fn only_the_hub_with_the_pinned_key_gets_the_token() {
 
     // The right CA certificate is public; sending it along proves nothing.
     let thief = Authority::new("thief");
-    let impostor =
-        TestHub::start_signed_by(Authority::new("hub CA"), Some(&thief), ServerCertificate::default()).await;
-    assert_eq!(refused(&impostor.token("one")).await.code, shared::HUB_IDENTITY_MISMATCH);
+    let impostor = TestHub::start_signed_by(
+        Authority::new("hub CA"),
+        Some(&thief),
+        ServerCertificate::default(),
+    )
+    .await;
+    assert_eq!(
+        refused(&impostor.token("one")).await.code,
+        shared::HUB_IDENTITY_MISMATCH
+    );
 
     let other_host = ServerCertificate {
         host: "hub.example",
         ..ServerCertificate::default()
     };
     let elsewhere = TestHub::start_with(Authority::new("hub CA"), other_host).await;
-    assert_eq!(refused(&elsewhere.token("one")).await.code, shared::HUB_IDENTITY_MISMATCH);
+    assert_eq!(
+        refused(&elsewhere.token("one")).await.code,
+        shared::HUB_IDENTITY_MISMATCH
+    );
 
     let without_ca = ServerCertificate {
         with_ca: false,
         ..ServerCertificate::default()
     };
     let bare = TestHub::start_with(Authority::new("hub CA"), without_ca).await;
-    assert_eq!(refused(&bare.token("one")).await.code, shared::HUB_IDENTITY_MISMATCH);
+    assert_eq!(
+        refused(&bare.token("one")).await.code,
+        shared::HUB_IDENTITY_MISMATCH
+    );
 
     for hub in [hub, impostor, elsewhere, bare] {
-        assert!(hub.enrolments.lock().unwrap().is_empty(), "the token never left the box");
+        assert!(
+            hub.enrolments.lock().unwrap().is_empty(),
+            "the token never left the box"
+        );
     }
 }
 
@@ -127,7 +167,12 @@ async fn a_token_without_a_pin_trusts_public_roots_only() {
 #[tokio::test]
 async fn the_hubs_own_words_come_through_with_what_to_do() {
     let hub = TestHub::start().await;
-    for code in [shared::TOKEN_EXPIRED, shared::TOKEN_REVOKED, shared::TOKEN_SPENT, shared::TOKEN_UNKNOWN] {
+    for code in [
+        shared::TOKEN_EXPIRED,
+        shared::TOKEN_REVOKED,
+        shared::TOKEN_SPENT,
+        shared::TOKEN_UNKNOWN,
+    ] {
         hub.next(Deed::Refuse(StatusCode::CONFLICT, Problem::new(code, "no", "")));
         let problem = refused(&hub.token("one")).await;
         assert_eq!(problem.code, code);
@@ -158,37 +203,78 @@ async fn a_hostile_or_broken_answer_leaves_the_box_as_it_was() {
     let thief = Arc::new(Authority::new("thief"));
     let thief_pem = thief.pem.clone();
     let other_key = rcgen::KeyPair::generate().unwrap();
-    let other_csr = rcgen::CertificateParams::default().serialize_request(&other_key).unwrap().pem().unwrap();
+    let other_csr = rcgen::CertificateParams::default()
+        .serialize_request(&other_key)
+        .unwrap()
+        .pem()
+        .unwrap();
     let for_other_key = hub.authority.sign_request(&other_csr, "shop-17");
     let stranger = TestHub::start().await;
     let strange_time = stranger.signed_time(Timestamp::now());
     let mut unsigned_time = hub.signed_time(Timestamp::now());
     unsigned_time.signatures.clear();
 
-    type Forgery = Box<dyn FnOnce(&mut holdfast_protocol::enrol::EnrolAnswer) + Send>;
     let forgeries: Vec<(&str, Forgery)> = vec![
-        ("a certificate for another key", Box::new(move |answer| answer.certificate = for_other_key)),
-        ("a certificate of another name", Box::new(|answer| answer.node = "shop-18".parse().unwrap())),
-        ("a foreign CA", Box::new(move |answer| answer.ca_certificates = thief_pem)),
+        (
+            "a certificate for another key",
+            Box::new(move |answer| answer.certificate = for_other_key),
+        ),
+        (
+            "a certificate of another name",
+            Box::new(|answer| answer.node = "shop-18".parse().unwrap()),
+        ),
+        (
+            "a foreign CA",
+            Box::new(move |answer| answer.ca_certificates = thief_pem),
+        ),
         ("no CA", Box::new(|answer| answer.ca_certificates = String::new())),
-        ("its own certificate as CA", Box::new(|answer| answer.ca_certificates = answer.certificate.clone())),
-        ("no certificate", Box::new(|answer| answer.certificate = "-----BEGIN nonsense".into())),
-        ("time by a stranger", Box::new(move |answer| answer.signed_time = strange_time)),
-        ("time without a signature", Box::new(move |answer| answer.signed_time = unsigned_time)),
+        (
+            "its own certificate as CA",
+            Box::new(|answer| answer.ca_certificates = answer.certificate.clone()),
+        ),
+        (
+            "no certificate",
+            Box::new(|answer| answer.certificate = "-----BEGIN nonsense".into()),
+        ),
+        (
+            "time by a stranger",
+            Box::new(move |answer| answer.signed_time = strange_time),
+        ),
+        (
+            "time without a signature",
+            Box::new(move |answer| answer.signed_time = unsigned_time),
+        ),
         ("no trusted key", Box::new(|answer| answer.trust.keys.clear())),
         ("no broker", Box::new(|answer| answer.brokers.clear())),
-        ("a broker without TLS", Box::new(|answer| answer.brokers = vec!["mqtt://127.0.0.1:1883".into()])),
-        ("a hub without TLS", Box::new(|answer| answer.hub_url = "http://127.0.0.1".into())),
+        (
+            "a broker without TLS",
+            Box::new(|answer| answer.brokers = vec!["mqtt://127.0.0.1:1883".into()]),
+        ),
+        (
+            "a hub without TLS",
+            Box::new(|answer| answer.hub_url = "http://127.0.0.1".into()),
+        ),
         ("a newer major", Box::new(|answer| answer.schema.major = 9)),
     ];
     for (what, forgery) in forgeries {
         hub.next(Deed::Forge(forgery));
-        assert_eq!(refused(&hub.token("one")).await.code, codes::HUB_ANSWER_INVALID, "{what}");
+        assert_eq!(
+            refused(&hub.token("one")).await.code,
+            codes::HUB_ANSWER_INVALID,
+            "{what}"
+        );
     }
-    for bytes in [b"<html>log in to the hotel</html>".to_vec(), Vec::new(), vec![b' '; 5 << 20]] {
+    for bytes in [
+        b"<html>log in to the hotel</html>".to_vec(),
+        Vec::new(),
+        vec![b' '; 5 << 20],
+    ] {
         hub.next(Deed::Bytes(bytes));
         let code = refused(&hub.token("one")).await.code;
-        assert!([codes::HUB_ANSWER_INVALID, codes::HUB_UNREACHABLE].contains(&code.as_ref()), "{code}");
+        assert!(
+            [codes::HUB_ANSWER_INVALID, codes::HUB_UNREACHABLE].contains(&code.as_ref()),
+            "{code}"
+        );
     }
 }
 
@@ -211,7 +297,11 @@ async fn pain_04_a_wrong_clock_stops_neither_enrolment_nor_renewal() {
     let restarted = Arc::new(TimeFloor::open(&settings.identity_dir()).unwrap());
     assert!(restarted.now() >= signed, "nor after a restart");
     restarted.raise("2030-01-01T00:00:00Z".parse().unwrap()).unwrap();
-    assert_eq!(restarted.get(), Some(signed), "an older signed time changes nothing");
+    assert_eq!(
+        restarted.get(),
+        Some(signed),
+        "an older signed time changes nothing"
+    );
     renew::renew(&settings, &identity, &restarted).await.unwrap();
 }
 
@@ -232,7 +322,10 @@ async fn a_hub_certificate_that_is_over_by_signed_time_is_refused() {
     floor.raise("2026-03-01T00:00:00Z".parse().unwrap()).unwrap();
     let error = renew::renew(&settings, &identity, &floor).await.unwrap_err();
     assert_eq!(Problem::from(&error).code, shared::HUB_IDENTITY_MISMATCH);
-    assert!(error.is_transient(), "a hub renews its certificate sooner or later");
+    assert!(
+        error.is_transient(),
+        "a hub renews its certificate sooner or later"
+    );
 }
 
 #[tokio::test]
@@ -242,14 +335,27 @@ async fn an_expired_certificate_is_renewed_by_proof_of_the_key_after_failures() 
     let (settings, floor) = node.prepared();
     let identity = enrol(&settings, &hub.token("one"), &floor).await.unwrap();
     let (_, end) = renew::validity(&identity.certificate).unwrap();
-    floor.raise(end.checked_add(SignedDuration::from_hours(365 * 24)).unwrap()).unwrap();
+    floor
+        .raise(end.checked_add(SignedDuration::from_hours(365 * 24)).unwrap())
+        .unwrap();
 
     hub.next(Deed::LoseTheAnswer);
-    hub.next(Deed::Refuse(StatusCode::SERVICE_UNAVAILABLE, Problem::new("x", "later", "")));
+    hub.next(Deed::Refuse(
+        StatusCode::SERVICE_UNAVAILABLE,
+        Problem::new("x", "later", ""),
+    ));
     let (sender, mut receiver) = watch::channel(Arc::new(identity.clone()));
     let shutdown = CancellationToken::new();
-    let task = tokio::spawn(renew::run(Arc::new(settings.clone()), sender, floor, shutdown.clone()));
-    tokio::time::timeout(Duration::from_secs(20), receiver.changed()).await.unwrap().unwrap();
+    let task = tokio::spawn(renew::run(
+        Arc::new(settings.clone()),
+        sender,
+        floor,
+        shutdown.clone(),
+    ));
+    tokio::time::timeout(Duration::from_secs(20), receiver.changed())
+        .await
+        .unwrap()
+        .unwrap();
     let renewed = receiver.borrow().clone();
     assert_eq!(renewed.brokers, ["mqtts://127.0.0.1:8884"]);
     let loaded = Identity::load(&settings.identity_dir()).unwrap().unwrap();
@@ -259,7 +365,11 @@ async fn an_expired_certificate_is_renewed_by_proof_of_the_key_after_failures() 
     task.await.unwrap();
 
     let requests = hub.renewals.lock().unwrap();
-    assert_eq!(requests.len(), 3, "a clock that runs ahead does not make the box ask without end");
+    assert_eq!(
+        requests.len(),
+        3,
+        "a clock that runs ahead does not make the box ask without end"
+    );
     let (_, pem) = x509_parser::pem::parse_x509_pem(identity.certificate.as_bytes()).unwrap();
     let certificate = pem.parse_x509().unwrap();
     let public = &certificate.public_key().subject_public_key.data;

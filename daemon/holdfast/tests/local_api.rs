@@ -1,11 +1,14 @@
 //! The local API over a real socket.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by them")]
+
 mod common;
 
 use common::{TestBox, hub::TestHub, put};
 use futures::future::BoxFuture;
 use holdfast::{
-    codes, daemon::Daemon,
+    codes,
+    daemon::Daemon,
     local_api::{
         self, SocketError,
         client::{LocalError, ask},
@@ -14,14 +17,21 @@ use holdfast::{
 };
 use holdfast_protocol::{Problem, codes as shared};
 use http::Method;
-use std::{fs, os::unix::{fs::PermissionsExt as _, net::UnixListener}, path::Path, sync::Arc};
+use std::{
+    fs,
+    os::unix::{fs::PermissionsExt as _, net::UnixListener},
+    path::Path,
+    sync::Arc,
+};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpStream, UnixStream},
 };
 
 async fn get(socket: &Path, path: &str) -> Result<bytes::Bytes, Problem> {
-    ask(socket, Method::GET, path, Vec::new()).await.map_err(|error| Problem::from(&error))
+    ask(socket, Method::GET, path, Vec::new())
+        .await
+        .map_err(|error| Problem::from(&error))
 }
 
 async fn status(socket: &Path) -> LocalStatus {
@@ -50,19 +60,40 @@ async fn a_box_without_a_name_answers_what_it_can_and_says_what_to_do_for_the_re
     let seen = status(socket).await;
     assert!(!seen.enrolled && seen.node.is_none() && seen.report.is_none());
     for path in ["/v1/plan", "/v1/history"] {
-        assert_eq!(get(socket, path).await.unwrap_err().code, codes::NOT_ENROLLED, "{path}");
+        assert_eq!(
+            get(socket, path).await.unwrap_err().code,
+            codes::NOT_ENROLLED,
+            "{path}"
+        );
     }
-    assert_eq!(get(socket, "/v1/nonsense").await.unwrap_err().code, shared::NOT_FOUND);
+    assert_eq!(
+        get(socket, "/v1/nonsense").await.unwrap_err().code,
+        shared::NOT_FOUND
+    );
     let metrics = get(socket, "/v1/metrics").await.unwrap();
     let metrics = String::from_utf8(metrics.to_vec()).unwrap();
     assert!(metrics.contains("\nholdfast_link_connected 0\n"), "{metrics}");
-    let examination: serde_json::Value = serde_json::from_slice(&get(socket, "/v1/doctor").await.unwrap()).unwrap();
+    let examination: serde_json::Value =
+        serde_json::from_slice(&get(socket, "/v1/doctor").await.unwrap()).unwrap();
     assert_eq!(examination["checks"][0]["name"], "settings");
-    assert_eq!(enrol(socket, "hf1.nonsense").await.unwrap_err().code, shared::TOKEN_TRUNCATED);
-    let bad = ask(socket, Method::POST, "/v1/enrol", b"{\"tokn\": \"hf1.secret\"}".to_vec()).await.unwrap_err();
+    assert_eq!(
+        enrol(socket, "hf1.nonsense").await.unwrap_err().code,
+        shared::TOKEN_TRUNCATED
+    );
+    let bad = ask(
+        socket,
+        Method::POST,
+        "/v1/enrol",
+        b"{\"tokn\": \"hf1.secret\"}".to_vec(),
+    )
+    .await
+    .unwrap_err();
     let bad = Problem::from(&bad);
     assert_eq!(bad.code, shared::BAD_REQUEST);
-    assert!(!bad.message.contains("secret"), "an answer never repeats a token: {bad}");
+    assert!(
+        !bad.message.contains("secret"),
+        "an answer never repeats a token: {bad}"
+    );
 
     running.drain().await.unwrap();
     assert!(!socket.exists());
@@ -78,15 +109,22 @@ async fn a_running_daemon_enrols_by_the_socket_and_goes_on_without_a_restart() {
     let node = TestBox::new("");
     let settings = node.settings();
     let running = Daemon::build(Arc::new(settings.clone())).await.unwrap().spawn();
-    let result = enrol(&settings.socket, &hub.token("one").to_string()).await.unwrap();
+    let result = enrol(&settings.socket, &hub.token("one").to_string())
+        .await
+        .unwrap();
     assert_eq!(result.node.as_str(), "shop-17");
-    common::until("the node runs", async || status(&settings.socket).await.report.is_some()).await;
+    common::until("the node runs", async || {
+        status(&settings.socket).await.report.is_some()
+    })
+    .await;
     let seen = status(&settings.socket).await;
     assert_eq!(seen.report.unwrap().node, result.node);
     assert!(!seen.link.unwrap().enabled);
     assert_eq!(get(&settings.socket, "/v1/history").await.unwrap(), "[]");
 
-    let again = enrol(&settings.socket, &hub.token("two").to_string()).await.unwrap_err();
+    let again = enrol(&settings.socket, &hub.token("two").to_string())
+        .await
+        .unwrap_err();
     assert_eq!(again.code, codes::ALREADY_ENROLLED);
     assert_eq!(hub.enrolments.lock().unwrap().len(), 1);
     running.drain().await.unwrap();
@@ -94,7 +132,10 @@ async fn a_running_daemon_enrols_by_the_socket_and_goes_on_without_a_restart() {
     // An enrolled box needs nothing from outside to start again.
     drop(hub);
     let running = Daemon::build(Arc::new(settings.clone())).await.unwrap().spawn();
-    common::until("the node runs again", async || status(&settings.socket).await.report.is_some()).await;
+    common::until("the node runs again", async || {
+        status(&settings.socket).await.report.is_some()
+    })
+    .await;
     running.drain().await.unwrap();
 }
 
@@ -112,10 +153,22 @@ async fn pain_17_a_token_file_is_found_used_once_and_wiped() {
 
     // A power cut between enrolment and wiping leaves the file; the next start wipes it. Another token is no one's to wipe.
     put(&file, &hub.token("one").to_string());
-    Daemon::build(Arc::new(settings.clone())).await.unwrap().spawn().drain().await.unwrap();
+    Daemon::build(Arc::new(settings.clone()))
+        .await
+        .unwrap()
+        .spawn()
+        .drain()
+        .await
+        .unwrap();
     assert!(!file.exists());
     put(&file, &hub.token("fresh").to_string());
-    Daemon::build(Arc::new(settings.clone())).await.unwrap().spawn().drain().await.unwrap();
+    Daemon::build(Arc::new(settings.clone()))
+        .await
+        .unwrap()
+        .spawn()
+        .drain()
+        .await
+        .unwrap();
     assert!(file.exists());
     assert_eq!(hub.enrolments.lock().unwrap().len(), 1);
 }
@@ -130,12 +183,29 @@ async fn a_refused_token_is_told_in_the_status_and_not_asked_for_again() {
     hub.next(spent());
     let node = TestBox::new("");
     let settings = node.settings();
-    put(&node.path("cmdline"), &format!("quiet holdfast.token={}", hub.token("one")));
+    put(
+        &node.path("cmdline"),
+        &format!("quiet holdfast.token={}", hub.token("one")),
+    );
     let running = Daemon::build(Arc::new(settings.clone())).await.unwrap().spawn();
-    common::until("the problem is told", async || status(&settings.socket).await.enrolment_problem.is_some()).await;
-    assert_eq!(status(&settings.socket).await.enrolment_problem.unwrap().code, shared::TOKEN_SPENT);
-    enrol(&settings.socket, &hub.token("two").to_string()).await.unwrap();
-    let ids: Vec<_> = hub.enrolments.lock().unwrap().iter().map(|request| request.token_id.clone()).collect();
+    common::until("the problem is told", async || {
+        status(&settings.socket).await.enrolment_problem.is_some()
+    })
+    .await;
+    assert_eq!(
+        status(&settings.socket).await.enrolment_problem.unwrap().code,
+        shared::TOKEN_SPENT
+    );
+    enrol(&settings.socket, &hub.token("two").to_string())
+        .await
+        .unwrap();
+    let ids: Vec<_> = hub
+        .enrolments
+        .lock()
+        .unwrap()
+        .iter()
+        .map(|request| request.token_id.clone())
+        .collect();
     assert_eq!(ids, ["one", "two"]);
     running.drain().await.unwrap();
 }
@@ -147,7 +217,10 @@ async fn a_second_daemon_is_refused_by_name() {
     let running = Daemon::build(settings.clone()).await.unwrap().spawn();
     let problem = Daemon::build(settings.clone()).await.err().unwrap();
     assert_eq!(problem.code, holdfast_store::codes::STATE_LOCKED);
-    assert!(problem.message.contains(&std::process::id().to_string()), "{problem}");
+    assert!(
+        problem.message.contains(&std::process::id().to_string()),
+        "{problem}"
+    );
     running.drain().await.unwrap();
 }
 
@@ -172,7 +245,10 @@ async fn a_stale_socket_is_replaced_and_nothing_else_is() {
 
 #[tokio::test]
 async fn metrics_are_answered_on_loopback_where_wanted_and_nothing_else_is() {
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let port = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
     let node = TestBox::new(&format!("[metrics]\nlisten = \"{port}\"\n"));
     let running = Daemon::build(Arc::new(node.settings())).await.unwrap().spawn();
     let answer = async |path: &str| {
@@ -184,7 +260,10 @@ async fn metrics_are_answered_on_loopback_where_wanted_and_nothing_else_is() {
         text
     };
     let metrics = answer("/metrics").await;
-    assert!(metrics.starts_with("HTTP/1.1 200 ") && metrics.contains("\nholdfast_build_info{"), "{metrics}");
+    assert!(
+        metrics.starts_with("HTTP/1.1 200 ") && metrics.contains("\nholdfast_build_info{"),
+        "{metrics}"
+    );
     for path in ["/v1/status", "/v1/enrol", "/"] {
         assert!(answer(path).await.starts_with("HTTP/1.1 404 "), "{path}");
     }
@@ -216,6 +295,9 @@ async fn a_foreign_server_at_the_socket_is_named_as_such() {
         let _ = std::io::Read::read(&mut stream, &mut seen).unwrap();
         std::io::Write::write_all(&mut stream, b"HTTP/1.1 500 No\r\nContent-Length: 2\r\n\r\nno").unwrap();
     });
-    assert_eq!(get(&path, "/v1/status").await.unwrap_err().code, codes::DAEMON_UNREACHABLE);
+    assert_eq!(
+        get(&path, "/v1/status").await.unwrap_err().code,
+        codes::DAEMON_UNREACHABLE
+    );
     server.join().unwrap();
 }

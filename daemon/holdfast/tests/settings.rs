@@ -1,5 +1,7 @@
 //! Settings: how fragments merge, and how faults are told.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by them")]
+
 mod common;
 
 use common::put;
@@ -20,7 +22,9 @@ fn faults(text: &str) -> String {
     put(&file, text);
     let error = Sources::Files(vec![file.clone()]).load().unwrap_err();
     assert!(matches!(error, SettingsError::Invalid(_)), "{error}");
-    error.to_string().replace(&file.display().to_string(), "node.toml")
+    error
+        .to_string()
+        .replace(&file.display().to_string(), "node.toml")
 }
 
 #[test]
@@ -30,15 +34,28 @@ fn later_directories_and_later_names_win_key_by_key() {
     assert_eq!(sources.load().unwrap(), Settings::default(), "no file is needed");
 
     let at = |name: &str| root.path().join(name);
-    put(&at("usr/50-vendor.toml"), "[sync]\nkeep_alive = \"30s\"\nbackoff_min = \"2s\"\n[kubernetes.config]\na = 1\nb = \"vendor\"\n");
+    put(
+        &at("usr/50-vendor.toml"),
+        "[sync]\nkeep_alive = \"30s\"\nbackoff_min = \"2s\"\n[kubernetes.config]\na = 1\nb = \"vendor\"\n",
+    );
     put(&at("run/90-boot.toml"), "[sync]\nkeep_alive = \"40s\"\n");
-    put(&at("etc/10-first.toml"), "[sync]\nkeep_alive = \"50s\"\n[report]\noutbox_max_bytes = \"4MiB\"\n");
-    put(&at("etc/20-second.toml"), "sync.keep_alive = \"55s\"\nkubernetes.config.b = \"site\"\n");
+    put(
+        &at("etc/10-first.toml"),
+        "[sync]\nkeep_alive = \"50s\"\n[report]\noutbox_max_bytes = \"4MiB\"\n",
+    );
+    put(
+        &at("etc/20-second.toml"),
+        "sync.keep_alive = \"55s\"\nkubernetes.config.b = \"site\"\n",
+    );
     put(&at("etc/.hidden.toml"), "nonsense");
     put(&at("etc/readme.txt"), "nonsense");
     let settings = sources.load().unwrap();
     assert_eq!(settings.sync.keep_alive, Duration::from_secs(55));
-    assert_eq!(settings.sync.backoff_min, Duration::from_secs(2), "untouched keys stay");
+    assert_eq!(
+        settings.sync.backoff_min,
+        Duration::from_secs(2),
+        "untouched keys stay"
+    );
     assert_eq!(settings.report.outbox_max_bytes, ByteSize(4 << 20));
     assert_eq!(settings.kubernetes.config["a"], 1);
     assert_eq!(settings.kubernetes.config["b"], "site");
@@ -53,17 +70,31 @@ fn given_files_replace_the_directories_and_must_be_there() {
     let settings = Sources::Files(vec![first.clone(), second]).load().unwrap();
     assert_eq!(settings.socket, Path::new("/b"));
     assert_eq!(settings.state_dir, Path::new("/s"));
-    let missing = Sources::Files(vec![first, root.path().join("missing.toml")]).load().unwrap_err();
+    let missing = Sources::Files(vec![first, root.path().join("missing.toml")])
+        .load()
+        .unwrap_err();
     assert!(matches!(missing, SettingsError::Unreadable { .. }));
     assert!(missing.to_string().contains("missing.toml"), "{missing}");
 }
 
 #[test]
 fn an_unknown_key_is_refused_with_its_line_and_the_nearest_known_one() {
-    assert_eq!(faults("\n[sync]\nkeep_alife = \"60s\"\n"), "node.toml:3: unknown key sync.keep_alife; did you mean sync.keep_alive?");
-    assert_eq!(faults("keep_alive = \"60s\"\n"), "node.toml:1: unknown key keep_alive; did you mean sync.keep_alive?");
-    assert_eq!(faults("[synk]\nkeep_alive = \"60s\"\n"), "node.toml:1: unknown key synk; did you mean sync?");
-    assert_eq!(faults("zzzzzz = 1\n"), "node.toml:1: unknown key zzzzzz; docs/configuration.md lists all keys");
+    assert_eq!(
+        faults("\n[sync]\nkeep_alife = \"60s\"\n"),
+        "node.toml:3: unknown key sync.keep_alife; did you mean sync.keep_alive?"
+    );
+    assert_eq!(
+        faults("keep_alive = \"60s\"\n"),
+        "node.toml:1: unknown key keep_alive; did you mean sync.keep_alive?"
+    );
+    assert_eq!(
+        faults("[synk]\nkeep_alive = \"60s\"\n"),
+        "node.toml:1: unknown key synk; did you mean sync?"
+    );
+    assert_eq!(
+        faults("zzzzzz = 1\n"),
+        "node.toml:1: unknown key zzzzzz; docs/configuration.md lists all keys"
+    );
 }
 
 #[test]
@@ -106,8 +137,16 @@ fn values_that_do_not_fit_together_are_refused_with_the_line_that_set_them() {
 #[test]
 fn each_key_is_documented_with_its_default() {
     let text = holdfast::settings::markdown();
-    for key in ["`state_dir`", "`keep_alive`", "`outbox_max_bytes`", "`config`", "`listen`"] {
+    for key in [
+        "`state_dir`",
+        "`keep_alive`",
+        "`outbox_max_bytes`",
+        "`config`",
+        "`listen`",
+    ] {
         assert!(text.contains(&format!("\n| {key} | ")), "{key}");
     }
-    assert!(text.contains("| `heartbeat` | duration, such as \"250ms\", \"60s\", \"5m\", \"6h\" or \"7d\" | `\"6h\"` |"));
+    assert!(text.contains(
+        "| `heartbeat` | duration, such as \"250ms\", \"60s\", \"5m\", \"6h\" or \"7d\" | `\"6h\"` |"
+    ));
 }

@@ -24,16 +24,30 @@ pub fn markdown() -> String {
     );
     // Writing to a string cannot fail.
     let _ = writeln!(text, "\n{}\n\n## Options of all commands\n", about(&command));
-    let common: Vec<_> = command.get_arguments().filter(|argument| argument.is_global_set()).cloned().collect();
+    let common: Vec<_> = command
+        .get_arguments()
+        .filter(|argument| argument.is_global_set())
+        .cloned()
+        .collect();
     options(&mut text, common.iter());
     for sub in command.get_subcommands().filter(|sub| !sub.is_hide_set()) {
         let about = about(sub);
-        let _ = writeln!(text, "\n## holdfast {}\n\n{}.\n", sub.get_name(), about.trim_end_matches('.'));
+        let _ = writeln!(
+            text,
+            "\n## holdfast {}\n\n{}.\n",
+            sub.get_name(),
+            about.trim_end_matches('.')
+        );
         let usage: Vec<_> = sub
             .get_positionals()
             .map(|argument| format!(" [{}]", argument.get_id().as_str().to_uppercase()))
             .collect();
-        let _ = writeln!(text, "```text\nholdfast {}{} [OPTIONS]\n```", sub.get_name(), usage.concat());
+        let _ = writeln!(
+            text,
+            "```text\nholdfast {}{} [OPTIONS]\n```",
+            sub.get_name(),
+            usage.concat()
+        );
         let own: Vec<_> = sub
             .get_arguments()
             .filter(|argument| !argument.is_global_set() && argument.get_id() != "help")
@@ -43,7 +57,11 @@ pub fn markdown() -> String {
             options(&mut text, own.into_iter());
         }
     }
-    let codes: Vec<_> = super::exit::HELP.lines().skip(1).map(|line| line.trim().split_once("  ")).collect();
+    let codes: Vec<_> = super::exit::HELP
+        .lines()
+        .skip(1)
+        .map(|line| line.trim().split_once("  "))
+        .collect();
     text.push_str("\n## Exit codes\n\n| code | meaning |\n|---|---|\n");
     for (code, meaning) in codes.into_iter().flatten() {
         let _ = writeln!(text, "| {code} | {meaning} |");
@@ -65,7 +83,8 @@ fn options<'a>(text: &mut String, arguments: impl Iterator<Item = &'a Arg>) {
         let value = argument
             .get_value_names()
             .filter(|_| argument.get_action().takes_values())
-            .map(|names| names.iter().map(|name| format!(" {name}")).collect::<String>())
+            .and_then(|names| names.first())
+            .map(|name| format!(" {name}"))
             .unwrap_or_default();
         let name = match (argument.get_short(), argument.get_long()) {
             (Some(short), Some(long)) => format!("-{short}, --{long}{value}"),
@@ -79,7 +98,11 @@ fn options<'a>(text: &mut String, arguments: impl Iterator<Item = &'a Arg>) {
             .iter()
             .map(|value| format!("`{}`", value.get_name()))
             .collect();
-        let values = if values.is_empty() { String::new() } else { format!(" One of {}.", values.join(", ")) };
+        let values = if values.is_empty() {
+            String::new()
+        } else {
+            format!(" One of {}.", values.join(", "))
+        };
         let _ = writeln!(text, "| `{name}` | {help}{values} |");
     }
 }

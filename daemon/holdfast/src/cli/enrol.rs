@@ -29,15 +29,23 @@ use std::{
 
 pub(super) async fn run(arguments: EnrolArguments, common: &Common) -> Done {
     let settings = common.settings()?;
-    let found = find(arguments, &settings)?;
+    let found = find(&arguments, &settings)?;
     let order = EnrolOrder {
         token: found.token.to_string(),
     };
-    let body = serde_json::to_vec(&order).map_err(|error| Problem::new(shared::INTERNAL, error.to_string(), ""))?;
+    let body =
+        serde_json::to_vec(&order).map_err(|error| Problem::new(shared::INTERNAL, error.to_string(), ""))?;
     let mut result = match ask(&settings.socket, Method::POST, "/v1/enrol", body).await {
-        Ok(answer) => serde_json::from_slice::<EnrolResult>(&answer)
-            .map_err(|error| Problem::new(shared::INTERNAL, format!("the daemon's answer cannot be read: {error}"), ""))?,
-        Err(LocalError::Unreachable { source, .. }) if source.kind() != std::io::ErrorKind::PermissionDenied => {
+        Ok(answer) => serde_json::from_slice::<EnrolResult>(&answer).map_err(|error| {
+            Problem::new(
+                shared::INTERNAL,
+                format!("the daemon's answer cannot be read: {error}"),
+                "",
+            )
+        })?,
+        Err(LocalError::Unreachable { source, .. })
+            if source.kind() != std::io::ErrorKind::PermissionDenied =>
+        {
             without_daemon(&settings, &found).await?
         }
         Err(error) => return Err((&error).into()),
@@ -46,11 +54,8 @@ pub(super) async fn run(arguments: EnrolArguments, common: &Common) -> Done {
         result.notes.push(note);
     }
     show(common.output, &result, |result| {
-        let mut text = format!("enrolled as {} at {}\n", result.node, result.hub_url);
-        for note in &result.notes {
-            text += &format!("note: {note}\n");
-        }
-        text
+        let notes = result.notes.iter().map(|note| ["\nnote: ", note].concat());
+        format!("enrolled as {} at {}{}\n", result.node, result.hub_url, notes.collect::<String>())
     })?;
     if common.output == Output::Text && found.source == TokenSource::Given {
         say("the token is spent; it is of no use to anyone any more\n")?;
@@ -58,7 +63,7 @@ pub(super) async fn run(arguments: EnrolArguments, common: &Common) -> Done {
     Ok(Exit::Done)
 }
 
-fn find(arguments: EnrolArguments, settings: &Settings) -> Result<FoundToken, Problem> {
+fn find(arguments: &EnrolArguments, settings: &Settings) -> Result<FoundToken, Problem> {
     match (arguments.token.as_deref(), &arguments.token_file) {
         (_, Some(path)) => token::from_file(path),
         (Some("-"), None) => token::from_stdin(),

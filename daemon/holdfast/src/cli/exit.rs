@@ -38,8 +38,12 @@ impl Exit {
     /// The exit code of a problem.
     pub fn of(problem: &Problem) -> Self {
         match problem.code.as_ref() {
-            codes::SETTINGS_INVALID | codes::SETTINGS_UNREADABLE | codes::USAGE => Self::Usage,
-            shared::TOKEN_MALFORMED | shared::TOKEN_TRUNCATED | codes::TOKEN_MISSING | codes::TOKEN_UNREADABLE => Self::Usage,
+            codes::SETTINGS_INVALID
+            | codes::SETTINGS_UNREADABLE
+            | shared::TOKEN_MALFORMED
+            | shared::TOKEN_TRUNCATED
+            | codes::TOKEN_MISSING
+            | codes::TOKEN_UNREADABLE => Self::Usage,
             codes::NOT_ENROLLED => Self::NotEnrolled,
             codes::DAEMON_UNREACHABLE => Self::NoDaemon,
             shared::TOKEN_UNKNOWN
@@ -64,7 +68,9 @@ impl From<Exit> for ExitCode {
 pub fn complain(problem: &Problem, output: Output) -> Exit {
     let text = match output {
         Output::Json => serde_json::to_string(problem).unwrap_or_default(),
-        Output::Text if problem.action.is_empty() => format!("error: {}\n  code: {}", problem.message, problem.code),
+        Output::Text if problem.action.is_empty() => {
+            format!("error: {}\n  code: {}", problem.message, problem.code)
+        }
         Output::Text => format!(
             "error: {}\n  do:   {}\n  code: {}",
             problem.message, problem.action, problem.code

@@ -28,7 +28,11 @@ async fn get<T: DeserializeOwned>(common: &Common, path: &str) -> Result<T, Prob
 }
 
 /// Shows `value` in the wanted form.
-pub(super) fn show<T: Serialize>(output: Output, value: &T, text: impl FnOnce(&T) -> String) -> Result<(), Problem> {
+pub(super) fn show<T: Serialize>(
+    output: Output,
+    value: &T,
+    text: impl FnOnce(&T) -> String,
+) -> Result<(), Problem> {
     match output {
         Output::Text => say(&text(value)),
         Output::Json => {
@@ -42,7 +46,11 @@ pub(super) fn show<T: Serialize>(output: Output, value: &T, text: impl FnOnce(&T
 pub(super) async fn status(common: &Common) -> Done {
     let status: LocalStatus = get(common, "/v1/status").await?;
     show(common.output, &status, render::status)?;
-    Ok(if status.enrolled { Exit::Done } else { Exit::NotEnrolled })
+    Ok(if status.enrolled {
+        Exit::Done
+    } else {
+        Exit::NotEnrolled
+    })
 }
 
 pub(super) async fn plan(common: &Common) -> Done {
@@ -60,14 +68,19 @@ pub(super) async fn history(common: &Common) -> Done {
 pub(super) async fn doctor(common: &Common) -> Done {
     let examination = doctor::examine(&common.sources().load()).await;
     show(common.output, &examination, render::examination)?;
-    Ok(if examination.outcome == Outcome::Fail { Exit::Failed } else { Exit::Done })
+    Ok(if examination.outcome == Outcome::Fail {
+        Exit::Failed
+    } else {
+        Exit::Done
+    })
 }
 
 /// Answer of `holdfast version`.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Version {
-    version: &'static str,
+    #[serde(rename = "version")]
+    holdfast: &'static str,
     /// Commit of the source, where the build knew it.
     commit: Option<&'static str>,
     target: String,
@@ -76,14 +89,23 @@ struct Version {
 
 pub(super) fn version(output: Output) -> Done {
     let version = Version {
-        version: env!("CARGO_PKG_VERSION"),
+        holdfast: env!("CARGO_PKG_VERSION"),
         commit: option_env!("HOLDFAST_COMMIT"),
-        target: format!("{ARCH}-unknown-linux-{}", if cfg!(target_env = "musl") { "musl" } else { "gnu" }),
+        target: format!(
+            "{ARCH}-unknown-linux-{}",
+            if cfg!(target_env = "musl") { "musl" } else { "gnu" }
+        ),
         schema: SchemaVersion::CURRENT,
     };
     show(output, &version, |version| {
-        let commit = version.commit.map(|commit| format!(", commit {commit}")).unwrap_or_default();
-        format!("holdfast {}{commit}, {}, schema {}\n", version.version, version.target, version.schema)
+        let commit = version
+            .commit
+            .map(|commit| format!(", commit {commit}"))
+            .unwrap_or_default();
+        format!(
+            "holdfast {}{commit}, {}, schema {}\n",
+            version.holdfast, version.target, version.schema
+        )
     })?;
     Ok(Exit::Done)
 }

@@ -31,7 +31,10 @@ impl Text {
     }
 
     fn problem(&mut self, problem: &Problem) {
-        self.line(format_args!("{:<12} why: {} [{}]", "", problem.message, problem.code));
+        self.line(format_args!(
+            "{:<12} why: {} [{}]",
+            "", problem.message, problem.code
+        ));
         if !problem.action.is_empty() {
             self.line(format_args!("{:<12} do:  {}", "", problem.action));
         }
@@ -94,10 +97,16 @@ pub(super) fn status(status: &LocalStatus) -> String {
 fn whole(text: &mut Text, report: &StatusReport) {
     text.field("health", health(report.health));
     let generation = &report.generation;
-    let or_none = |value: Option<holdfast_protocol::Generation>| value.map_or_else(|| "none".into(), |value| value.to_string());
+    let or_none = |value: Option<holdfast_protocol::Generation>| {
+        value.map_or_else(|| "none".into(), |value| value.to_string())
+    };
     text.field(
         "generation",
-        format_args!("wanted {}, proven {}", or_none(generation.accepted), or_none(generation.proven)),
+        format_args!(
+            "wanted {}, proven {}",
+            or_none(generation.accepted),
+            or_none(generation.proven)
+        ),
     );
     text.field("phase", phase(generation.phase));
     if let Some(cause) = &generation.cause {
@@ -107,7 +116,11 @@ fn whole(text: &mut Text, report: &StatusReport) {
     let version = kubernetes.version.as_deref().unwrap_or("version unknown");
     text.field(
         "kubernetes",
-        format_args!("{}, {version}, started {} times", health(kubernetes.health), kubernetes.restarts),
+        format_args!(
+            "{}, {version}, started {} times",
+            health(kubernetes.health),
+            kubernetes.restarts
+        ),
     );
     if let Some(cause) = &kubernetes.cause {
         text.problem(cause);
@@ -128,7 +141,10 @@ fn link(text: &mut Text, link: &LinkView) {
         (true, true) => text.field("link", format_args!("connected to {broker}")),
         (true, false) => text.field(
             "link",
-            format_args!("none ({broker}); what runs keeps running, {} events wait", link.waiting_events),
+            format_args!(
+                "none ({broker}); what runs keeps running, {} events wait",
+                link.waiting_events
+            ),
         ),
     }
     if let Some(cause) = link.cause.as_ref().filter(|_| !link.connected) {
@@ -141,12 +157,25 @@ fn apps(text: &mut Text, report: &StatusReport) {
         return;
     }
     text.line(format_args!(""));
-    let width = report.apps.iter().map(|app| app.name.len()).max().unwrap_or(0).max(3);
-    text.line(format_args!("{:<width$}  {:<11}  {:>9}  CAUSE", "APP", "HEALTH", "READY"));
+    let width = report
+        .apps
+        .iter()
+        .map(|app| app.name.len())
+        .max()
+        .unwrap_or(0)
+        .max(3);
+    text.line(format_args!(
+        "{:<width$}  {:<11}  {:>9}  CAUSE",
+        "APP", "HEALTH", "READY"
+    ));
     for app in &report.apps {
         let cause = app.cause.as_ref().map_or("", |cause| cause.message.as_str());
         let ready = format!("{}/{}", app.ready, app.objects);
-        let line = format!("{:<width$}  {:<11}  {ready:>9}  {cause}", app.name, health(app.health));
+        let line = format!(
+            "{:<width$}  {:<11}  {ready:>9}  {cause}",
+            app.name,
+            health(app.health)
+        );
         text.line(format_args!("{}", line.trim_end()));
     }
 }
@@ -169,11 +198,18 @@ pub(super) fn plan(plan: &Plan) -> String {
     }
     list(&mut text, "delete", &plan.prune);
     for kept in &plan.kept {
-        text.line(format_args!("  keep   {} ({}): {}", kept.object.key, kept.object.app, kept.reason));
+        text.line(format_args!(
+            "  keep   {} ({}): {}",
+            kept.object.key, kept.object.app, kept.reason
+        ));
     }
     match changes {
-        0 => text.line(format_args!("nothing would change; {unchanged} objects are as they should be")),
-        _ => text.line(format_args!("{changes} objects would change, {unchanged} are as they should be; nothing was changed")),
+        0 => text.line(format_args!(
+            "nothing would change; {unchanged} objects are as they should be"
+        )),
+        _ => text.line(format_args!(
+            "{changes} objects would change, {unchanged} are as they should be; nothing was changed"
+        )),
     }
     text.0
 }
@@ -193,7 +229,12 @@ pub(super) fn history(entries: &[HistoryEntry]) -> String {
             JournalStep::Applied => format!("applied{}", at(entry.applied_at)),
             JournalStep::Proven => format!("proven{}", at(entry.proven_at)),
             JournalStep::Failed { problem, .. } => {
-                format!("failed{}: {} [{}]", at(entry.failed_at), problem.message, problem.code)
+                format!(
+                    "failed{}: {} [{}]",
+                    at(entry.failed_at),
+                    problem.message,
+                    problem.code
+                )
             }
         };
         text.line(format_args!(
@@ -213,7 +254,11 @@ pub(super) fn examination(examination: &Examination) -> String {
             Outcome::Warn => "warn",
             Outcome::Fail => "FAIL",
         };
-        text.line(format_args!("{outcome:<5} {:<19} {}", check.name, check.message.replace('\n', "\n                          ")));
+        text.line(format_args!(
+            "{outcome:<5} {:<19} {}",
+            check.name,
+            check.message.replace('\n', "\n                          ")
+        ));
         if !check.action.is_empty() && check.outcome != Outcome::Ok {
             text.line(format_args!("{:<25} do: {}", "", check.action));
         }

@@ -15,7 +15,10 @@ const REAL_K3S: &str = "k3s version ";
 pub(super) async fn program(settings: &Settings) -> Check {
     const NAME: &str = "kubernetes-program";
     if !settings.kubernetes.supervise {
-        return Check::ok(NAME, "Kubernetes is started by someone else (kubernetes.supervise = false)");
+        return Check::ok(
+            NAME,
+            "Kubernetes is started by someone else (kubernetes.supervise = false)",
+        );
     }
     let binary = &settings.kubernetes.binary;
     let Some(path) = find(binary) else {
@@ -25,7 +28,11 @@ pub(super) async fn program(settings: &Settings) -> Check {
             "install k3s, or set kubernetes.binary to its path; holdfast starts it as soon as it is there",
         );
     };
-    let output = Command::new(&path).arg("--version").stdin(Stdio::null()).kill_on_drop(true).output();
+    let output = Command::new(&path)
+        .arg("--version")
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .output();
     let text = match timeout(PATIENCE, output).await {
         Ok(Ok(output)) if output.status.success() => String::from_utf8_lossy(&output.stdout).into_owned(),
         Ok(Ok(output)) => {
@@ -45,7 +52,11 @@ pub(super) async fn program(settings: &Settings) -> Check {
         Err(_) => {
             return Check::warn(
                 NAME,
-                format!("{} --version did not answer within {} s", path.display(), PATIENCE.as_secs()),
+                format!(
+                    "{} --version did not answer within {} s",
+                    path.display(),
+                    PATIENCE.as_secs()
+                ),
                 "see whether the machine is overloaded",
             );
         }
@@ -54,7 +65,10 @@ pub(super) async fn program(settings: &Settings) -> Check {
     if version.starts_with(REAL_K3S) && !nix::unistd::geteuid().is_root() {
         return Check::warn(
             NAME,
-            format!("{}: {version}; k3s needs root, and this command does not run as root", path.display()),
+            format!(
+                "{}: {version}; k3s needs root, and this command does not run as root",
+                path.display()
+            ),
             "run holdfast as root, as the systemd unit does",
         );
     }
@@ -63,9 +77,8 @@ pub(super) async fn program(settings: &Settings) -> Check {
 
 /// Finds a program as execvp(3) does: a path as it is, a name in PATH.
 fn find(binary: &str) -> Option<PathBuf> {
-    let executable = |path: &Path| {
-        path.is_file() && nix::unistd::access(path, nix::unistd::AccessFlags::X_OK).is_ok()
-    };
+    let executable =
+        |path: &Path| path.is_file() && nix::unistd::access(path, nix::unistd::AccessFlags::X_OK).is_ok();
     if binary.contains('/') {
         return Some(PathBuf::from(binary)).filter(|path| executable(path));
     }
@@ -80,13 +93,21 @@ pub(super) async fn api(settings: &Settings) -> Check {
     if !kubeconfig.exists() {
         return Check::warn(
             NAME,
-            format!("{} does not exist: Kubernetes has not started yet", kubeconfig.display()),
+            format!(
+                "{} does not exist: Kubernetes has not started yet",
+                kubeconfig.display()
+            ),
             "start holdfast; if it runs, see the output of Kubernetes in its log",
         );
     }
     let ask = async {
-        let client = client::connect(kubeconfig).await.map_err(|error| error.to_string())?;
-        client.apiserver_version().await.map_err(|error| error.to_string())
+        let client = client::connect(kubeconfig)
+            .await
+            .map_err(|error| error.to_string())?;
+        client
+            .apiserver_version()
+            .await
+            .map_err(|error| error.to_string())
     };
     match timeout(PATIENCE, ask).await {
         Ok(Ok(version)) => Check::ok(NAME, format!("answers, {}", version.git_version)),

@@ -8,7 +8,10 @@ use crate::{
 };
 use holdfast_protocol::codes as shared;
 use jiff::{SignedDuration, Timestamp};
-use nix::{sys::statvfs::statvfs, unistd::{AccessFlags, access}};
+use nix::{
+    sys::statvfs::statvfs,
+    unistd::{AccessFlags, access},
+};
 use std::path::Path;
 
 /// Below this, SQLite and k3s begin to fail.
@@ -44,15 +47,23 @@ pub(super) fn state_directory(settings: &Settings) -> Check {
 pub(super) fn disk(settings: &Settings) -> Check {
     const NAME: &str = "disk";
     // Before the first start, the nearest directory above tells the file system.
-    let path = settings.state_dir.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
+    let path = settings
+        .state_dir
+        .ancestors()
+        .find(|path| path.exists())
+        .unwrap_or(Path::new("/"));
     let found = match statvfs(path) {
         Ok(found) => found,
         Err(error) => {
-            return Check::fail(NAME, format!("cannot look at {}: {}", path.display(), error.desc()), "check the mount");
+            return Check::fail(
+                NAME,
+                format!("cannot look at {}: {}", path.display(), error.desc()),
+                "check the mount",
+            );
         }
     };
-    let free = u64::from(found.blocks_available()).saturating_mul(u64::from(found.fragment_size()));
-    let inodes = u64::from(found.files_available());
+    let free = found.blocks_available().saturating_mul(found.fragment_size());
+    let inodes = found.files_available();
     let message = format!("{} free for {}", rounded(free), settings.state_dir.display());
     if free < DISK_FAIL_BYTES || (found.files() > 0 && inodes < 1_000) {
         let mut check = Check::fail(
@@ -77,7 +88,10 @@ pub(super) fn clock(floor: Option<&TimeFloor>) -> Check {
     match floor.and_then(TimeFloor::behind) {
         Some(behind) => Check::warn(
             NAME,
-            format!("the system clock says {shown}, {} behind the newest signed time of the hub", rough(behind)),
+            format!(
+                "the system clock says {shown}, {} behind the newest signed time of the hub",
+                rough(behind)
+            ),
             "set the clock or start a time service; holdfast works with the hub's time meanwhile",
         ),
         None if now.as_second() < EARLIEST_SECOND => Check::warn(
@@ -85,7 +99,10 @@ pub(super) fn clock(floor: Option<&TimeFloor>) -> Check {
             format!("the system clock says {shown}, which cannot be"),
             "set the clock or start a time service; enrolment with a pinned token works nevertheless",
         ),
-        None if floor.is_none() => Check::ok(NAME, format!("{shown}; no signed time of a hub to compare with yet")),
+        None if floor.is_none() => Check::ok(
+            NAME,
+            format!("{shown}; no signed time of a hub to compare with yet"),
+        ),
         None => Check::ok(NAME, format!("{shown}, not behind the hub's signed time")),
     }
 }
@@ -93,7 +110,10 @@ pub(super) fn clock(floor: Option<&TimeFloor>) -> Check {
 pub(super) fn identity(identity: &Result<Option<Identity>, IdentityError>) -> Check {
     const NAME: &str = "identity";
     match identity {
-        Ok(Some(identity)) => Check::ok(NAME, format!("enrolled as {} at {}", identity.node, identity.hub_url)),
+        Ok(Some(identity)) => Check::ok(
+            NAME,
+            format!("enrolled as {} at {}", identity.node, identity.hub_url),
+        ),
         Ok(None) => {
             let mut check = Check::warn(
                 NAME,
@@ -135,13 +155,20 @@ pub(super) fn certificate(identity: &Identity, floor: &TimeFloor) -> Check {
     } else {
         Check::ok(
             NAME,
-            format!("valid until {}, renewed from {} on", end.strftime("%Y-%m-%d"), crate::enrol::renew::due(begin, end, 0.0).strftime("%Y-%m-%d")),
+            format!(
+                "valid until {}, renewed from {} on",
+                end.strftime("%Y-%m-%d"),
+                crate::enrol::renew::due(begin, end, 0.0).strftime("%Y-%m-%d")
+            ),
         )
     }
 }
 
 fn rounded(bytes: u64) -> String {
-    let unit = [1_u64 << 30, 1 << 20].into_iter().find(|unit| bytes >= *unit).unwrap_or(1 << 10);
+    let unit = [1_u64 << 30, 1 << 20]
+        .into_iter()
+        .find(|unit| bytes >= *unit)
+        .unwrap_or(1 << 10);
     format_size(bytes / unit * unit)
 }
 

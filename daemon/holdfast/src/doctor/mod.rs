@@ -91,7 +91,11 @@ pub struct Examination {
 
 impl From<Vec<Check>> for Examination {
     fn from(checks: Vec<Check>) -> Self {
-        let outcome = checks.iter().map(|check| check.outcome).max().unwrap_or(Outcome::Ok);
+        let outcome = checks
+            .iter()
+            .map(|check| check.outcome)
+            .max()
+            .unwrap_or(Outcome::Ok);
         Self { outcome, checks }
     }
 }
@@ -113,8 +117,7 @@ pub async fn examine(settings: &Result<Settings, SettingsError>) -> Examination 
     checks.push(local::identity(&identity));
     if let (Ok(Some(identity)), Some(floor)) = (&identity, &floor) {
         checks.push(local::certificate(identity, floor));
-        let (hub, brokers) =
-            futures::join!(network::hub(identity, floor), network::brokers(identity, floor));
+        let (hub, brokers) = futures::join!(network::hub(identity, floor), network::brokers(identity, floor));
         checks.push(hub);
         checks.extend(brokers);
     }

@@ -40,14 +40,22 @@ async fn reach(name: &str, target: &Target, tls: Result<ClientConfig, TlsError>)
         Ok(Ok(message)) => Check::ok(name, message),
         Ok(Err(problem)) => {
             let identity = problem.code == holdfast_protocol::codes::HUB_IDENTITY_MISMATCH;
-            Check::problem(name, if identity { Outcome::Fail } else { Outcome::Warn }, &problem)
+            Check::problem(
+                name,
+                if identity { Outcome::Fail } else { Outcome::Warn },
+                &problem,
+            )
         }
         Err(_) => Check::problem(
             name,
             Outcome::Warn,
             &Problem::new(
                 codes::HUB_UNREACHABLE,
-                format!("{} did not answer within {} s", target.authority(), PATIENCE.as_secs()),
+                format!(
+                    "{} did not answer within {} s",
+                    target.authority(),
+                    PATIENCE.as_secs()
+                ),
                 "check network and firewall; what runs keeps running without the hub",
             ),
         ),
@@ -55,15 +63,23 @@ async fn reach(name: &str, target: &Target, tls: Result<ClientConfig, TlsError>)
 }
 
 async fn steps(target: &Target, tls: Result<ClientConfig, TlsError>) -> Result<String, Problem> {
-    let addresses = lookup_host((target.host.as_str(), target.port)).await.map_err(|error| {
-        Problem::new(
-            codes::HUB_UNREACHABLE,
-            format!("the name {} cannot be looked up: {error}", target.host),
-            "check the box's name servers; what runs keeps running without the hub",
-        )
-    })?;
+    let addresses = lookup_host((target.host.as_str(), target.port))
+        .await
+        .map_err(|error| {
+            Problem::new(
+                codes::HUB_UNREACHABLE,
+                format!("the name {} cannot be looked up: {error}", target.host),
+                "check the box's name servers; what runs keeps running without the hub",
+            )
+        })?;
     let count = addresses.count();
     let tls = tls.map_err(|error| Problem::from(&HttpsError::from(error)))?;
-    target.connect(Arc::new(tls)).await.map_err(|error| Problem::from(&error))?;
-    Ok(format!("{} answers and proves who it is ({count} addresses)", target.authority()))
+    target
+        .connect(Arc::new(tls))
+        .await
+        .map_err(|error| Problem::from(&error))?;
+    Ok(format!(
+        "{} answers and proves who it is ({count} addresses)",
+        target.authority()
+    ))
 }

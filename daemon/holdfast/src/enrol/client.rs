@@ -30,7 +30,7 @@ use std::{fs, io, path::PathBuf, sync::Arc};
 pub enum EnrolError {
     /// The exchange with the hub failed.
     #[error(transparent)]
-    Hub(#[from] HttpsError),
+    Hub(Box<HttpsError>),
     /// The identity cannot be read or written.
     #[error(transparent)]
     Identity(#[from] IdentityError),
@@ -51,13 +51,21 @@ pub enum EnrolError {
     },
 }
 
+impl From<HttpsError> for EnrolError {
+    fn from(error: HttpsError) -> Self {
+        Self::Hub(Box::new(error))
+    }
+}
+
 impl EnrolError {
     /// Whether the same token may succeed later without anyone doing anything.
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Hub(error) => error.is_transient(),
             Self::Identity(IdentityError::Io { .. } | IdentityError::Write(_)) => true,
-            Self::Identity(_) | Self::Request(_) | Self::Answer { .. } | Self::AlreadyEnrolled { .. } => false,
+            Self::Identity(_) | Self::Request(_) | Self::Answer { .. } | Self::AlreadyEnrolled { .. } => {
+                false
+            }
         }
     }
 }
@@ -65,7 +73,7 @@ impl EnrolError {
 impl From<&EnrolError> for Problem {
     fn from(error: &EnrolError) -> Self {
         match error {
-            EnrolError::Hub(error) => with_action(error.into()),
+            EnrolError::Hub(error) => with_action(error.as_ref().into()),
             EnrolError::Identity(error) => error.into(),
             EnrolError::Request(_) => Self::new(
                 shared::INTERNAL,
@@ -97,10 +105,12 @@ fn with_action(mut problem: Problem) -> Problem {
                 "another box has used this token; make a new one, and look at the hub's audit log if that was not intended"
             }
             shared::TOKEN_WRONG_MACHINE => "use the token on the machine it was made for, or make a new one",
-            shared::NAME_TAKEN => "set enrolment.name to another name, or delete the old node: holdfastctl node delete",
+            shared::NAME_TAKEN => {
+                "set enrolment.name to another name, or delete the old node: holdfastctl node delete"
+            }
             _ => "",
         };
-        problem.action = action.to_owned();
+        action.clone_into(&mut problem.action);
     }
     problem
 }
@@ -147,11 +157,14 @@ pub async fn enrol(
     if let Some(pin) = token.ca_pin
         && !verify::has_pin(&answer.ca_certificates, pin).map_err(unusable)?
     {
-        return Err(unusable("none of its CA certificates has the key that the token names".into()));
+        return Err(unusable(
+            "none of its CA certificates has the key that the token names".into(),
+        ));
     }
     Target::parse(&answer.hub_url).map_err(|error| unusable(error.to_string()))?;
     verify::usable(&answer.brokers, &answer.trust).map_err(unusable)?;
-    let time = clock::verified_time(&answer.signed_time, &answer.trust).map_err(|problem| unusable(problem.message))?;
+    let time = clock::verified_time(&answer.signed_time, &answer.trust)
+        .map_err(|problem| unusable(problem.message))?;
 
     let identity = Identity {
         node: answer.node,

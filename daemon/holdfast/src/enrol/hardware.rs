@@ -16,7 +16,8 @@ pub fn facts() -> HardwareFacts {
         ]),
         architecture: env::consts::ARCH.to_owned(),
         operating_system: operating_system(),
-        cpus: thread::available_parallelism().map_or(1, |count| u32::try_from(count.get()).unwrap_or(u32::MAX)),
+        cpus: thread::available_parallelism()
+            .map_or(1, |count| u32::try_from(count.get()).unwrap_or(u32::MAX)),
         memory_bytes: memory_bytes().unwrap_or_default(),
     }
 }
@@ -29,7 +30,10 @@ pub fn operating_system() -> String {
         .unwrap_or_default();
     text.lines()
         .find_map(|line| line.strip_prefix("PRETTY_NAME="))
-        .map_or_else(|| env::consts::OS.to_owned(), |name| name.trim_matches(['"', '\'']).to_owned())
+        .map_or_else(
+            || env::consts::OS.to_owned(),
+            |name| name.trim_matches(['"', '\'']).to_owned(),
+        )
 }
 
 /// Memory in all, from `/proc/meminfo`.

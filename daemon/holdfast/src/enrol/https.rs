@@ -95,7 +95,10 @@ impl HttpsError {
             Self::Address { .. } | Self::Tls(_) => false,
             Self::Refused { status, .. } => {
                 status.is_server_error()
-                    || matches!(*status, StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT)
+                    || matches!(
+                        *status,
+                        StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT
+                    )
             }
             // A wrong identity may be another box on the address for a while, or a captive portal.
             _ => true,
@@ -190,19 +193,22 @@ impl Target {
                 authority: authority.clone(),
                 source,
             })?;
-        TlsConnector::from(tls).connect(name, stream).await.map_err(|source| {
-            let reason = source
-                .get_ref()
-                .and_then(|inner| inner.downcast_ref::<rustls::Error>())
-                .and_then(|error| match error {
-                    rustls::Error::InvalidCertificate(reason) => Some(reason.clone()),
-                    _ => None,
-                });
-            match reason {
-                Some(reason) => HttpsError::Identity { authority, reason },
-                None => HttpsError::Handshake { authority, source },
-            }
-        })
+        TlsConnector::from(tls)
+            .connect(name, stream)
+            .await
+            .map_err(|source| {
+                let reason = source
+                    .get_ref()
+                    .and_then(|inner| inner.downcast_ref::<rustls::Error>())
+                    .and_then(|error| match error {
+                        rustls::Error::InvalidCertificate(reason) => Some(reason.clone()),
+                        _ => None,
+                    });
+                match reason {
+                    Some(reason) => HttpsError::Identity { authority, reason },
+                    None => HttpsError::Handshake { authority, source },
+                }
+            })
     }
 
     /// `POST`s `body` as JSON and reads the answer as JSON.

@@ -38,7 +38,8 @@ pub fn validity(certificate: &str) -> Result<(Timestamp, Timestamp), String> {
 /// that were enrolled together do not come back together.
 pub fn due(begin: Timestamp, end: Timestamp, jitter: f64) -> Timestamp {
     let life = end.duration_since(begin).as_secs_f64().max(0.0);
-    let after = SignedDuration::try_from_secs_f64(life * (2.0 / 3.0 + jitter.clamp(0.0, 1.0) / 12.0)).unwrap_or_default();
+    let after = SignedDuration::try_from_secs_f64(life * (2.0 / 3.0 + jitter.clamp(0.0, 1.0) / 12.0))
+        .unwrap_or_default();
     begin.checked_add(after).unwrap_or(end)
 }
 
@@ -55,7 +56,11 @@ pub async fn run(
     }
 }
 
-async fn renew_for_ever(settings: &Settings, identity: &watch::Sender<Arc<Identity>>, floor: &Arc<TimeFloor>) {
+async fn renew_for_ever(
+    settings: &Settings,
+    identity: &watch::Sender<Arc<Identity>>,
+    floor: &Arc<TimeFloor>,
+) {
     // Chosen once a start: a new choice with each look at the clock would drift towards early.
     let jitter = random() as f64 / u64::MAX as f64;
     loop {
@@ -126,7 +131,12 @@ pub async fn renew(
     request.signature = current.key.sign(&request.signed_bytes())?;
     let tls = tls::anonymous(&Trust::of(current, floor)).map_err(HttpsError::from)?;
     let answer: RenewAnswer = Target::parse(&current.hub_url)?
-        .post(Arc::new(tls), "/v1/renew", &request, settings.enrolment.request_timeout)
+        .post(
+            Arc::new(tls),
+            "/v1/renew",
+            &request,
+            settings.enrolment.request_timeout,
+        )
         .await?;
 
     let unusable = |reason: String| EnrolError::Answer { reason };
@@ -144,8 +154,8 @@ pub async fn renew(
     verify::usable(&answer.brokers, &answer.trust).map_err(unusable)?;
     // Signed by a key that was trusted before and by one that is trusted from now on: no one can change the keys who has none of them.
     clock::verified_time(&answer.signed_time, &current.trust).map_err(|problem| unusable(problem.message))?;
-    let time =
-        clock::verified_time(&answer.signed_time, &answer.trust).map_err(|problem| unusable(problem.message))?;
+    let time = clock::verified_time(&answer.signed_time, &answer.trust)
+        .map_err(|problem| unusable(problem.message))?;
     floor.raise(time)?;
     let identity = Identity {
         brokers: answer.brokers,

@@ -50,9 +50,14 @@ pub struct FoundToken {
 
 /// Reads a token from text; a wrong one is a problem with its own code.
 pub fn parse(text: &str) -> Result<EnrolmentToken, Problem> {
-    text.parse().map_err(|error: holdfast_protocol::token::InvalidToken| {
-        Problem::new(error.code(), error.to_string(), "copy the token again, whole, or make a new one: holdfastctl token create")
-    })
+    text.parse()
+        .map_err(|error: holdfast_protocol::token::InvalidToken| {
+            Problem::new(
+                error.code(),
+                error.to_string(),
+                "copy the token again, whole, or make a new one: holdfastctl token create",
+            )
+        })
 }
 
 /// Reads a token from a file that a person named.
@@ -81,7 +86,10 @@ pub fn from_stdin() -> Result<FoundToken, Problem> {
 /// Looks where an unattended box may find its token: the file of the settings, the systemd credential, the kernel command line. The
 /// first that holds anything counts, right or wrong; `None` where nothing is anywhere.
 pub fn find(settings: &Enrolment) -> Option<Result<FoundToken, Problem>> {
-    find_in(settings, env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from).as_deref())
+    find_in(
+        settings,
+        env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from).as_deref(),
+    )
 }
 
 fn find_in(settings: &Enrolment, credentials: Option<&Path>) -> Option<Result<FoundToken, Problem>> {
@@ -100,7 +108,11 @@ fn find_in(settings: &Enrolment, credentials: Option<&Path>) -> Option<Result<Fo
     {
         return Some(found);
     }
-    look(&settings.kernel_command_line, kernel_argument, TokenSource::KernelCommandLine)
+    look(
+        &settings.kernel_command_line,
+        kernel_argument,
+        TokenSource::KernelCommandLine,
+    )
 }
 
 fn look(
@@ -132,7 +144,9 @@ fn kernel_argument(command_line: &str) -> Option<String> {
 
 fn read(path: &Path) -> io::Result<String> {
     let mut text = String::new();
-    File::open(path)?.take(MAX_SOURCE_BYTES).read_to_string(&mut text)?;
+    File::open(path)?
+        .take(MAX_SOURCE_BYTES)
+        .read_to_string(&mut text)?;
     Ok(text)
 }
 
@@ -245,7 +259,10 @@ mod tests {
         assert_eq!(credential.token.id, "credential");
         assert!(matches!(credential.source, TokenSource::Credential(_)));
 
-        put(settings.token_file.as_ref().unwrap(), &format!("{}\n", token("file")));
+        put(
+            settings.token_file.as_ref().unwrap(),
+            &format!("{}\n", token("file")),
+        );
         assert_eq!(found().unwrap().unwrap().token.id, "file");
     }
 
@@ -292,7 +309,10 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let settings = nowhere(directory.path());
         put(&settings.kernel_command_line, "holdfast.token=nonsense");
-        assert!(find_in(&settings, None).unwrap().is_err(), "a wrong token is said, not passed over");
+        assert!(
+            find_in(&settings, None).unwrap().is_err(),
+            "a wrong token is said, not passed over"
+        );
         let missing = from_file(&directory.path().join("missing")).unwrap_err();
         assert_eq!(missing.code, codes::TOKEN_UNREADABLE);
     }

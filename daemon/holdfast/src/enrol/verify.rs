@@ -19,15 +19,19 @@ pub(super) fn certificate(
     key: &[u8],
 ) -> Result<(), String> {
     let chain = certificates(chain).map_err(|error| format!("the certificate cannot be read: {error}"))?;
-    let anchors =
-        certificates(ca_certificates).map_err(|error| format!("the CA certificates cannot be read: {error}"))?;
+    let anchors = certificates(ca_certificates)
+        .map_err(|error| format!("the CA certificates cannot be read: {error}"))?;
     let chain = parsed(&chain)?;
     let anchors = parsed(&anchors)?;
     let own = &chain[0];
     if own.public_key().raw != key {
         return Err("the certificate is for another key".into());
     }
-    let names: Vec<_> = own.subject().iter_common_name().filter_map(|name| name.as_str().ok()).collect();
+    let names: Vec<_> = own
+        .subject()
+        .iter_common_name()
+        .filter_map(|name| name.as_str().ok())
+        .collect();
     if names != [node.as_str()] {
         return Err(format!("the certificate is for {names:?}, not for {node}"));
     }
@@ -83,7 +87,11 @@ pub(super) fn usable(brokers: &[String], trust: &TrustPolicy) -> Result<(), Stri
     if brokers.is_empty() {
         return Err("it names no broker".into());
     }
-    let signers = trust.keys.iter().filter(|key| key.roles.contains(&Role::DesiredState)).count();
+    let signers = trust
+        .keys
+        .iter()
+        .filter(|key| key.roles.contains(&Role::DesiredState))
+        .count();
     if signers < trust.threshold(Role::DesiredState) {
         return Err(format!(
             "it trusts {signers} keys for documents, but wants {} to sign",

@@ -46,11 +46,13 @@ impl From<&LocalError> for Problem {
     fn from(error: &LocalError) -> Self {
         match error {
             LocalError::Refused(problem) => problem.clone(),
-            LocalError::Unreachable { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => Self::new(
-                codes::DAEMON_UNREACHABLE,
-                error.to_string(),
-                "run the command as the user that holdfast runs as, mostly root",
-            ),
+            LocalError::Unreachable { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+                Self::new(
+                    codes::DAEMON_UNREACHABLE,
+                    error.to_string(),
+                    "run the command as the user that holdfast runs as, mostly root",
+                )
+            }
             LocalError::Unreachable { .. } | LocalError::Broken { .. } => Self::new(
                 codes::DAEMON_UNREACHABLE,
                 error.to_string(),
@@ -76,10 +78,12 @@ async fn exchange(socket: &Path, method: Method, path: &str, body: Vec<u8>) -> R
         path: socket.to_owned(),
         reason,
     };
-    let stream = UnixStream::connect(socket).await.map_err(|source| LocalError::Unreachable {
-        path: socket.to_owned(),
-        source,
-    })?;
+    let stream = UnixStream::connect(socket)
+        .await
+        .map_err(|source| LocalError::Unreachable {
+            path: socket.to_owned(),
+            source,
+        })?;
     let request = Request::builder()
         .method(method)
         .uri(path)

@@ -28,53 +28,61 @@ use std::{convert::Infallible, future::Future, sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, UnixListener},
-    sync::Semaphore,
+    task::JoinSet,
+    time::sleep,
 };
 
 /// Connections served at the same time; more wait. People and one scraper need few.
 const CONNECTIONS: usize = 8;
+/// How long nothing is accepted after a failure to accept.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// The longest that a client may take for the head of a request.
 const HEAD_PATIENCE: Duration = Duration::from_secs(10);
 
-/// Serves the local API on `listener` for ever.
+/// Serves the local API on `listener` for ever. Connections end with it.
 pub async fn serve(listener: UnixListener, surroundings: Arc<Surroundings>) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let mut connections = JoinSet::new();
     loop {
-        let Ok(place) = places.clone().acquire_owned().await else {
-            return;
-        };
-        let Ok((stream, _)) = listener.accept().await.inspect_err(|error| refused(error)) else {
-            tokio::task::yield_now().await;
-            continue;
-        };
-        let surroundings = surroundings.clone();
-        tokio::spawn(async move {
-            connection(stream, |request| routes::answer(surroundings.clone(), request)).await;
-            drop(place);
-        });
+        make_room(&mut connections).await;
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let surroundings = surroundings.clone();
+                connections.spawn(async move {
+                    connection(stream, |request| routes::answer(surroundings.clone(), request)).await;
+                });
+            }
+            Err(error) => not_taken(&error).await,
+        }
     }
 }
 
 /// Serves `GET /metrics` on `listener` for ever.
 pub async fn serve_metrics(listener: TcpListener) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let mut connections = JoinSet::new();
     loop {
-        let Ok(place) = places.clone().acquire_owned().await else {
-            return;
-        };
-        let Ok((stream, _)) = listener.accept().await.inspect_err(|error| refused(error)) else {
-            tokio::task::yield_now().await;
-            continue;
-        };
-        tokio::spawn(async move {
-            connection(stream, |request| async move { routes::metrics_only(&request) }).await;
-            drop(place);
-        });
+        make_room(&mut connections).await;
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                connections.spawn(connection(stream, |request| async move {
+                    routes::metrics_only(&request)
+                }));
+            }
+            Err(error) => not_taken(&error).await,
+        }
     }
 }
 
-fn refused(error: &std::io::Error) {
+async fn make_room(connections: &mut JoinSet<()>) {
+    while connections.try_join_next().is_some() {}
+    if connections.len() >= CONNECTIONS {
+        connections.join_next().await;
+    }
+}
+
+/// Most likely there are too many open files; a moment lets some of them close.
+async fn not_taken(error: &std::io::Error) {
     tracing::warn!(%error, "a connection to the local API was not taken");
+    sleep(ACCEPT_PAUSE).await;
 }
 
 async fn connection<S, F, A>(stream: S, answer: F)

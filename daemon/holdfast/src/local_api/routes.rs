@@ -45,12 +45,17 @@ pub struct Surroundings {
 
 type Answer = Result<Response<Full<Bytes>>, (StatusCode, Problem)>;
 
-pub(super) async fn answer(surroundings: Arc<Surroundings>, request: Request<Incoming>) -> Response<Full<Bytes>> {
+pub(super) async fn answer(
+    surroundings: Arc<Surroundings>,
+    request: Request<Incoming>,
+) -> Response<Full<Bytes>> {
     let answered = match (request.method(), request.uri().path()) {
         (&Method::GET, "/v1/status") => Ok(json(&status(&surroundings))),
         (&Method::GET, "/v1/plan") => plan(&surroundings).await,
         (&Method::GET, "/v1/history") => history(&surroundings),
-        (&Method::GET, "/v1/doctor") => Ok(json(&doctor::examine(&Ok(surroundings.settings.as_ref().clone())).await)),
+        (&Method::GET, "/v1/doctor") => Ok(json(
+            &doctor::examine(&Ok(surroundings.settings.as_ref().clone())).await,
+        )),
         (&Method::GET, "/v1/metrics") => Ok(metrics()),
         (&Method::POST, "/v1/enrol") => enrol(&surroundings, request).await,
         (method, path) => Err(unknown(method, path)),
@@ -87,7 +92,10 @@ fn status(surroundings: &Surroundings) -> LocalStatus {
 
 async fn plan(surroundings: &Surroundings) -> Answer {
     let node = running(surroundings)?;
-    let plan = node.plan().await.map_err(|problem| (StatusCode::CONFLICT, problem))?;
+    let plan = node
+        .plan()
+        .await
+        .map_err(|problem| (StatusCode::CONFLICT, problem))?;
     Ok(json(&plan))
 }
 
@@ -105,7 +113,11 @@ fn history(surroundings: &Surroundings) -> Answer {
 fn running(surroundings: &Surroundings) -> Result<Arc<dyn RunningNode>, (StatusCode, Problem)> {
     surroundings.node.borrow().clone().ok_or_else(|| {
         let problem = if surroundings.identity.borrow().is_some() {
-            Problem::new(codes::NODE_STARTING, "the node is still starting", "try again in a moment")
+            Problem::new(
+                codes::NODE_STARTING,
+                "the node is still starting",
+                "try again in a moment",
+            )
         } else {
             not_enrolled()
         };
@@ -142,10 +154,18 @@ async fn enrol(surroundings: &Surroundings, request: Request<Incoming>) -> Answe
     let stopping = || {
         (
             StatusCode::SERVICE_UNAVAILABLE,
-            Problem::new(codes::NODE_STARTING, "the daemon takes no enrolment now", "try again in a moment"),
+            Problem::new(
+                codes::NODE_STARTING,
+                "the daemon takes no enrolment now",
+                "try again in a moment",
+            ),
         )
     };
-    surroundings.enrol.send((token, sender)).await.map_err(|_| stopping())?;
+    surroundings
+        .enrol
+        .send((token, sender))
+        .await
+        .map_err(|_| stopping())?;
     match outcome.await {
         Ok(Ok(result)) => Ok(json(&result)),
         Ok(Err(problem)) => Err((StatusCode::CONFLICT, problem)),
@@ -162,7 +182,11 @@ fn unknown(method: &Method, path: &str) -> (StatusCode, Problem) {
 }
 
 fn metrics() -> Response<Full<Bytes>> {
-    respond(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", metrics::text().into_bytes())
+    respond(
+        StatusCode::OK,
+        "text/plain; version=0.0.4; charset=utf-8",
+        metrics::text().into_bytes(),
+    )
 }
 
 fn json(value: &impl Serialize) -> Response<Full<Bytes>> {
@@ -170,7 +194,11 @@ fn json(value: &impl Serialize) -> Response<Full<Bytes>> {
         Ok(body) => respond(StatusCode::OK, "application/json", body),
         Err(error) => refusal(
             StatusCode::INTERNAL_SERVER_ERROR,
-            &Problem::new(shared::INTERNAL, format!("the answer cannot be written: {error}"), ""),
+            &Problem::new(
+                shared::INTERNAL,
+                format!("the answer cannot be written: {error}"),
+                "",
+            ),
         ),
     }
 }
@@ -183,8 +211,9 @@ fn refusal(status: StatusCode, problem: &Problem) -> Response<Full<Bytes>> {
 fn respond(status: StatusCode, content_type: &'static str, body: Vec<u8>) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(Bytes::from(body)));
     *response.status_mut() = status;
-    response
-        .headers_mut()
-        .insert(header::CONTENT_TYPE, header::HeaderValue::from_static(content_type));
+    response.headers_mut().insert(
+        header::CONTENT_TYPE,
+        header::HeaderValue::from_static(content_type),
+    );
     response
 }

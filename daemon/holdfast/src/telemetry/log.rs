@@ -28,7 +28,9 @@ pub fn start(settings: &Log) -> Result<(), TryInitError> {
             .with_ansi(false)
             .event_format(Journal(Format::default().without_time()))
             .boxed(),
-        _ => lines.with_ansi(io::IsTerminal::is_terminal(&io::stderr())).boxed(),
+        _ => lines
+            .with_ansi(io::IsTerminal::is_terminal(&io::stderr()))
+            .boxed(),
     };
     Registry::default().with(layer.with_filter(levels)).try_init()
 }
@@ -41,7 +43,12 @@ where
     S: Subscriber + for<'a> LookupSpan<'a>,
     N: for<'a> FormatFields<'a> + 'static,
 {
-    fn format_event(&self, context: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
         let priority = match *event.metadata().level() {
             Level::ERROR => 3,
             Level::WARN => 4,

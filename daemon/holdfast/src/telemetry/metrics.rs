@@ -217,7 +217,12 @@ mod tests {
         assert_eq!(names.len(), rows.len());
         for row in rows {
             assert!(row.name.starts_with("holdfast_"), "{}", row.name);
-            assert_eq!(row.name.ends_with("_total"), row.kind == "counter", "{}", row.name);
+            assert_eq!(
+                row.name.ends_with("_total"),
+                row.kind == "counter",
+                "{}",
+                row.name
+            );
             assert!(row.doc.ends_with('.'), "{}", row.name);
         }
     }
@@ -227,7 +232,9 @@ mod tests {
         METRICS.blob_failures.add(2);
         METRICS.outbox_events.set(-3);
         let text = text();
-        assert!(text.contains("\n# TYPE holdfast_blob_failures_total counter\nholdfast_blob_failures_total 2\n"));
+        assert!(
+            text.contains("\n# TYPE holdfast_blob_failures_total counter\nholdfast_blob_failures_total 2\n")
+        );
         assert!(text.contains("\nholdfast_outbox_events -3\n"));
         assert!(METRICS.resident.get() > 0);
     }

@@ -14,8 +14,8 @@ use hyper::{body::Incoming, service::service_fn};
 use hyper_util::rt::TokioIo;
 use jiff::Timestamp;
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType, IsCa, Issuer,
-    KeyPair, PublicKeyData as _, date_time_ymd,
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType, IsCa,
+    Issuer, KeyPair, PublicKeyData as _, date_time_ymd,
 };
 use ring::signature::{Ed25519KeyPair, KeyPair as _};
 use rustls::{ServerConfig, pki_types::PrivateKeyDer};
@@ -148,7 +148,9 @@ impl TestHub {
             while let Ok((stream, _)) = listener.accept().await {
                 let (acceptor, hub) = (acceptor.clone(), serving.clone());
                 tokio::spawn(async move {
-                    let Ok(stream) = acceptor.accept(stream).await else { return };
+                    let Ok(stream) = acceptor.accept(stream).await else {
+                        return;
+                    };
                     let service = service_fn(|request| hub.answer(request));
                     let _ = hyper::server::conn::http1::Builder::new()
                         .serve_connection(TokioIo::new(stream), service)
@@ -191,7 +193,12 @@ impl TestHub {
 
     async fn answer(&self, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, io::Error> {
         let path = request.uri().path().to_owned();
-        let body = request.into_body().collect().await.map_err(io::Error::other)?.to_bytes();
+        let body = request
+            .into_body()
+            .collect()
+            .await
+            .map_err(io::Error::other)?
+            .to_bytes();
         let deed = self.deeds.lock().unwrap().pop_front().unwrap_or(Deed::Answer);
         let mut answer = match path.as_str() {
             "/v1/enrol" => serde_json::to_vec(&self.enrol(serde_json::from_slice(&body)?)),
@@ -254,13 +261,19 @@ impl TestHub {
     }
 }
 
-fn server_config(authority: &Authority, signed_by: Option<&Authority>, certificate: &ServerCertificate) -> ServerConfig {
+fn server_config(
+    authority: &Authority,
+    signed_by: Option<&Authority>,
+    certificate: &ServerCertificate,
+) -> ServerConfig {
     let key = KeyPair::generate().unwrap();
     let mut params = CertificateParams::new([certificate.host.to_owned()]).unwrap();
     let date = |(year, month, day)| date_time_ymd(year, month, day);
     params.not_before = date(certificate.not_before);
     params.not_after = date(certificate.not_after);
-    let leaf = params.signed_by(&key, &signed_by.unwrap_or(authority).issuer).unwrap();
+    let leaf = params
+        .signed_by(&key, &signed_by.unwrap_or(authority).issuer)
+        .unwrap();
     let mut chain = vec![leaf.der().clone()];
     if certificate.with_ca {
         chain.push(authority.der.clone().into());
