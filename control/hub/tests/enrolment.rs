@@ -79,6 +79,31 @@ async fn a_box_gets_all_that_it_needs() {
 }
 
 #[tokio::test]
+async fn nodes_are_told_the_public_addresses_and_this_machine_the_real_ones() {
+    let site = Site::new();
+    let more = [
+        ("api", "public_url = \"https://hub.example:8443\""),
+        (
+            "broker",
+            "public = [\"mqtts://mqtt.example:8883\", \"mqtts://192.0.2.1:8883\"]",
+        ),
+    ];
+    let hub = site.start_with(&more).await;
+    let token = hub.token(CreateToken::default()).await;
+    assert_eq!(token.hub_url, "https://hub.example:8443");
+    let answer = hub.try_enrol(&token, &Device::new()).await.unwrap();
+    assert_eq!(answer.hub_url, "https://hub.example:8443");
+    assert_eq!(
+        answer.brokers,
+        ["mqtts://mqtt.example:8883", "mqtts://192.0.2.1:8883"]
+    );
+    let port = hub.mqtt.strip_prefix("mqtts://127.0.0.1:").unwrap();
+    tokio::net::TcpStream::connect(("127.0.0.1", port.parse::<u16>().unwrap()))
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
 async fn a_token_cannot_enrol_two_keys() {
     let site = Site::new();
     let hub = site.start().await;
