@@ -16,7 +16,7 @@ pub struct Key {
     pub doc: &'static str,
 }
 
-/// A section of the settings, made by [`settings_section`].
+/// A section of the settings, made by `settings_section`.
 pub trait Section: Default {
     /// Names of its keys.
     const NAMES: &'static [&'static str];
