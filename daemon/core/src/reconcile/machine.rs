@@ -1,21 +1,17 @@
 //! The transitions of the reconcile machine, each a function with its name.
 
 use super::{
-    Correction, DocumentRef, Effect, Event, IllegalTransition, JournalStep, Report, Stage, State, Ticket,
-    Upkeep, Wait, Work,
+    DocumentRef, Effect, Event, IllegalTransition, JournalStep, Report, Stage, State, Ticket, Upkeep, Wait,
+    Work,
 };
-use crate::{codes, failure::Failure, object::ObjectKey, readiness::Summary};
+use crate::{codes, failure::Failure, readiness::Summary};
 use holdfast_protocol::{
     Generation, Problem,
-    document::DriftPolicy,
     event::{EventKind, Severity},
     report::Health,
 };
-use serde_json::{Map, Value};
-use std::{collections::BTreeSet, mem};
-
-/// The most objects that one report names.
-const MAX_REPORTED_OBJECTS: usize = 20;
+use serde_json::Map;
+use std::mem;
 
 pub(super) fn step(state: &mut State, event: Event) -> Result<Vec<Effect>, IllegalTransition> {
     check(state, &event)?;
@@ -36,6 +32,7 @@ pub(super) fn step(state: &mut State, event: Event) -> Result<Vec<Effect>, Illeg
         Event::KubernetesLost { problem } => machine.kubernetes_lost(problem),
         Event::ApplyFinished { ticket, failures } => machine.apply_finished(ticket, failures),
         Event::ReadinessChanged { ticket, summary } => machine.readiness_changed(ticket, summary),
+        Event::ObservationFailed { ticket, failure } => machine.observation_failed(ticket, failure),
         Event::DeadlineReached { ticket } => machine.deadline_reached(ticket),
         Event::RetryDue { ticket } => machine.retry_due(ticket),
         Event::DriftDetected { keys } => machine.drift_detected(keys),
@@ -55,6 +52,7 @@ fn check(state: &State, event: &Event) -> Result<(), IllegalTransition> {
         Event::KubernetesLost { .. } => ("Kubernetes lost", None),
         Event::ApplyFinished { ticket, .. } => ("apply finished", Some(*ticket)),
         Event::ReadinessChanged { ticket, .. } => ("readiness changed", Some(*ticket)),
+        Event::ObservationFailed { ticket, .. } => ("observation failed", Some(*ticket)),
         Event::DeadlineReached { ticket } => ("deadline reached", Some(*ticket)),
         Event::RetryDue { ticket } => ("retry due", Some(*ticket)),
         Event::DriftDetected { .. } => ("drift detected", None),
@@ -76,28 +74,29 @@ fn check(state: &State, event: &Event) -> Result<(), IllegalTransition> {
     Ok(())
 }
 
-struct Machine<'a> {
-    state: &'a mut State,
-    effects: Vec<Effect>,
+/// The state with the effects of the present event.
+pub(super) struct Machine<'a> {
+    pub(super) state: &'a mut State,
+    pub(super) effects: Vec<Effect>,
 }
 
 impl Machine<'_> {
-    fn ticket(&mut self) -> Ticket {
+    pub(super) fn ticket(&mut self) -> Ticket {
         self.state.last_ticket += 1;
         Ticket(self.state.last_ticket)
     }
 
-    fn cancel(&mut self, ticket: Ticket) {
+    pub(super) fn cancel(&mut self, ticket: Ticket) {
         self.effects.push(Effect::Cancel { ticket });
     }
 
-    fn schedule_retry(&mut self, attempt: u32) -> Ticket {
+    pub(super) fn schedule_retry(&mut self, attempt: u32) -> Ticket {
         let ticket = self.ticket();
         self.effects.push(Effect::ScheduleRetry { ticket, attempt });
         ticket
     }
 
-    fn report(
+    pub(super) fn report(
         &mut self,
         kind: EventKind,
         severity: Severity,
@@ -247,14 +246,7 @@ impl Machine<'_> {
             Some(problem),
         );
         self.stop_correction();
-        if let Some(ticket) = self
-            .state
-            .upkeep
-            .as_mut()
-            .and_then(|upkeep| upkeep.observation.take())
-        {
-            self.cancel(ticket);
-        }
+        self.stop_observation();
         match mem::take(&mut self.state.stage) {
             Stage::Applying { work, wait } => {
                 self.cancel(wait.ticket());
@@ -316,59 +308,13 @@ impl Machine<'_> {
         }
     }
 
-    /// A correction of drift ended.
-    fn objects_applied(&mut self, ticket: Ticket, failures: Vec<Failure>) {
-        let Some(upkeep) = self.state.upkeep.as_mut() else {
-            return;
-        };
-        let (keys, attempt) = match mem::take(&mut upkeep.correction) {
-            Correction::Running {
-                ticket: running,
-                keys,
-                attempt,
-            } if running == ticket => (keys, attempt),
-            other => {
-                upkeep.correction = other;
-                return;
-            }
-        };
-        let whole = failures.iter().any(|failure| failure.key.is_none());
-        let failed: BTreeSet<_> = failures
-            .iter()
-            .filter_map(|failure| failure.key.as_ref())
-            .collect();
-        let (left, corrected): (BTreeSet<_>, BTreeSet<_>) =
-            keys.into_iter().partition(|key| whole || failed.contains(key));
-        upkeep.drifted.extend(left);
-        let generation = upkeep.document.generation;
-        if !corrected.is_empty() {
-            self.report_objects(EventKind::DriftCorrected, "put back", &corrected, generation);
-        }
-        // Only the first failure of a series is told; the next attempts say nothing new.
-        if let Some(failure) = failures.into_iter().next().filter(|_| attempt == 0) {
-            self.report(
-                EventKind::Problem,
-                Severity::Warning,
-                format!("a changed object cannot be put back: {}", failure.problem.message),
-                Some(generation),
-                Some(failure.problem),
-            );
-        }
-        let ticket = self.schedule_retry(attempt);
-        if let Some(upkeep) = self.state.upkeep.as_mut() {
-            upkeep.correction = Correction::Pausing {
-                ticket,
-                attempt: attempt.saturating_add(1),
-            };
-        }
-    }
-
     fn readiness_changed(&mut self, ticket: Ticket, summary: Summary) {
         let observed = self.state.upkeep.as_ref().and_then(|upkeep| upkeep.observation);
         if let Some(upkeep) = &mut self.state.upkeep
             && upkeep.observation == Some(ticket)
         {
             upkeep.recheck = false;
+            upkeep.attempt = 0;
         }
         match mem::take(&mut self.state.stage) {
             Stage::Verifying { work } if observed == Some(ticket) => {
@@ -430,315 +376,8 @@ impl Machine<'_> {
             other => {
                 self.state.stage = other;
                 self.correction_pause_over(ticket);
+                self.observation_pause_over(ticket);
             }
-        }
-    }
-
-    fn correction_pause_over(&mut self, ticket: Ticket) {
-        let Some(upkeep) = self.state.upkeep.as_mut() else {
-            return;
-        };
-        match upkeep.correction {
-            Correction::Pausing {
-                ticket: pausing,
-                attempt,
-            } if pausing == ticket => {
-                upkeep.correction = Correction::Resting;
-                self.correct_again(attempt);
-            }
-            _ => {}
-        }
-    }
-
-    fn drift_detected(&mut self, keys: Vec<ObjectKey>) {
-        let Some(upkeep) = self.state.upkeep.as_mut() else {
-            return;
-        };
-        let generation = upkeep.document.generation;
-        match upkeep.document.drift {
-            DriftPolicy::Report => {
-                let keys: BTreeSet<_> = keys.into_iter().collect();
-                if !keys.is_empty() {
-                    self.report_objects(EventKind::DriftSeen, "left changed by policy", &keys, generation);
-                }
-            }
-            DriftPolicy::Correct => {
-                upkeep.drifted.extend(keys);
-                self.correct();
-            }
-        }
-    }
-
-    // Entries of stages.
-
-    fn enter_fetching(&mut self, work: Work) {
-        if work.document.blobs.is_empty() {
-            return self.enter_waiting(work);
-        }
-        let ticket = self.ticket();
-        self.effects.push(Effect::FetchBlobs {
-            ticket,
-            document: work.document.clone(),
-        });
-        self.state.stage = Stage::Fetching {
-            work,
-            wait: Wait::Running(ticket),
-        };
-    }
-
-    fn enter_waiting(&mut self, work: Work) {
-        if !self.state.kubernetes_ready {
-            self.state.stage = Stage::WaitingForKubernetes { work };
-        } else if work.applied {
-            self.enter_verifying(work);
-        } else {
-            self.enter_applying(work);
-        }
-    }
-
-    fn enter_applying(&mut self, mut work: Work) {
-        self.stop_correction();
-        match &mut self.state.upkeep {
-            Some(upkeep) if upkeep.document == work.document => {}
-            Some(upkeep) => {
-                // Objects that drifted are written by this run if they are still wanted.
-                upkeep.drifted.clear();
-                upkeep.document = work.document.clone();
-            }
-            None => self.state.upkeep = Some(Upkeep::of(work.document.clone(), false)),
-        }
-        let ticket = self.ticket();
-        self.effects.push(Effect::Apply {
-            ticket,
-            document: work.document.clone(),
-        });
-        if work.deadline.is_none() && !work.late && !work.proven {
-            let ticket = self.ticket();
-            self.effects.push(Effect::ScheduleDeadline {
-                ticket,
-                after_seconds: work.document.ready_deadline_seconds,
-            });
-            work.deadline = Some(ticket);
-        }
-        self.state.stage = Stage::Applying {
-            work,
-            wait: Wait::Running(ticket),
-        };
-    }
-
-    fn enter_verifying(&mut self, mut work: Work) {
-        // After a restart at this step, the deadline begins anew.
-        if work.deadline.is_none() && !work.late && !work.proven {
-            let ticket = self.ticket();
-            self.effects.push(Effect::ScheduleDeadline {
-                ticket,
-                after_seconds: work.document.ready_deadline_seconds,
-            });
-            work.deadline = Some(ticket);
-        }
-        self.state.stage = Stage::Verifying { work };
-        self.observe();
-        self.correct();
-    }
-
-    fn commit(&mut self, work: Work) {
-        if let Some(ticket) = work.deadline {
-            self.cancel(ticket);
-        }
-        let document = work.document;
-        let generation = document.generation;
-        self.state.proven = Some(generation);
-        if !work.proven {
-            self.effects.push(Effect::Commit {
-                document: document.clone(),
-            });
-            self.report(
-                EventKind::DocumentProven,
-                Severity::Info,
-                format!("all apps of document {generation} are ready"),
-                Some(generation),
-                None,
-            );
-        }
-        self.state.stage = Stage::Committed { document };
-    }
-
-    fn fail(&mut self, work: Work, problem: Problem, applying: bool) {
-        if let Some(ticket) = work.deadline {
-            self.cancel(ticket);
-        }
-        let document = work.document;
-        self.effects.push(Effect::Journal {
-            document: document.clone(),
-            step: JournalStep::Failed {
-                problem: problem.clone(),
-                applying,
-            },
-        });
-        self.report(
-            EventKind::DocumentFailed,
-            Severity::Alarm,
-            format!("document {} failed: {}", document.generation, problem.message),
-            Some(document.generation),
-            Some(problem.clone()),
-        );
-        self.state.stage = Stage::Failed { document, problem };
-    }
-
-    /// Paces the next attempt of the present stage, and tells of the first failure.
-    fn pause(&mut self, work: Work, problem: Problem) -> (Work, Wait) {
-        if work.attempt == 0 {
-            self.report(
-                EventKind::Problem,
-                Severity::Warning,
-                format!(
-                    "document {} is held up: {}",
-                    work.document.generation, problem.message
-                ),
-                Some(work.document.generation),
-                Some(problem.clone()),
-            );
-        }
-        let ticket = self.schedule_retry(work.attempt);
-        let work = Work {
-            attempt: work.attempt.saturating_add(1),
-            cause: Some(problem),
-            ..work
-        };
-        (work, Wait::Pausing(ticket))
-    }
-
-    // Upkeep.
-
-    /// Begins to observe what was applied, in place of an observation that runs.
-    fn observe(&mut self) {
-        if !self.state.kubernetes_ready || self.state.upkeep.is_none() {
-            return;
-        }
-        let ticket = self.ticket();
-        let Some(upkeep) = self.state.upkeep.as_mut() else {
-            return;
-        };
-        if let Some(former) = upkeep.observation.replace(ticket) {
-            self.effects.push(Effect::Cancel { ticket: former });
-        }
-        self.effects.push(Effect::Verify {
-            ticket,
-            document: upkeep.document.clone(),
-            recheck: upkeep.recheck,
-        });
-    }
-
-    /// Puts drifted objects back, unless that goes on already or a whole run over the document is about to do it.
-    fn correct(&mut self) {
-        self.correct_again(0);
-    }
-
-    fn correct_again(&mut self, attempt: u32) {
-        let applying = matches!(
-            self.state.stage,
-            Stage::Applying {
-                wait: Wait::Running(_),
-                ..
-            }
-        );
-        let due = self
-            .state
-            .upkeep
-            .as_ref()
-            .is_some_and(|upkeep| !upkeep.drifted.is_empty() && upkeep.correction == Correction::Resting);
-        if !due || applying || !self.state.kubernetes_ready {
-            return;
-        }
-        let ticket = self.ticket();
-        let Some(upkeep) = self.state.upkeep.as_mut() else {
-            return;
-        };
-        let keys = mem::take(&mut upkeep.drifted);
-        self.effects.push(Effect::ApplyObjects {
-            ticket,
-            document: upkeep.document.clone(),
-            keys: keys.clone(),
-        });
-        upkeep.correction = Correction::Running {
-            ticket,
-            keys,
-            attempt,
-        };
-    }
-
-    /// Stops putting objects back; those under way count as drifted again.
-    fn stop_correction(&mut self) {
-        let Some(upkeep) = self.state.upkeep.as_mut() else {
-            return;
-        };
-        match mem::take(&mut upkeep.correction) {
-            Correction::Resting => {}
-            Correction::Running { ticket, keys, .. } => {
-                upkeep.drifted.extend(keys);
-                self.cancel(ticket);
-            }
-            Correction::Pausing { ticket, .. } => self.cancel(ticket),
-        }
-    }
-
-    fn report_objects(
-        &mut self,
-        kind: EventKind,
-        what: &str,
-        keys: &BTreeSet<ObjectKey>,
-        generation: Generation,
-    ) {
-        let first = keys.first().map(ToString::to_string).unwrap_or_default();
-        let message = match keys.len() {
-            1 => format!("{first} was changed or deleted by someone else: {what}"),
-            count => format!(
-                "{first} and {} more were changed or deleted by someone else: {what}",
-                count - 1
-            ),
-        };
-        let mut details = Map::new();
-        details.insert("count".into(), keys.len().into());
-        details.insert(
-            "objects".into(),
-            keys.iter()
-                .take(MAX_REPORTED_OBJECTS)
-                .map(|key| Value::from(key.to_string()))
-                .collect(),
-        );
-        self.effects.push(Effect::Report(Report {
-            kind,
-            severity: Severity::Warning,
-            message,
-            generation: Some(generation),
-            problem: None,
-            details,
-        }));
-    }
-}
-
-impl Work {
-    const fn of(document: DocumentRef) -> Self {
-        Self {
-            document,
-            attempt: 0,
-            applied: false,
-            proven: false,
-            late: false,
-            cause: None,
-            deadline: None,
-        }
-    }
-}
-
-impl Upkeep {
-    const fn of(document: DocumentRef, recheck: bool) -> Self {
-        Self {
-            document,
-            observation: None,
-            recheck,
-            drifted: BTreeSet::new(),
-            correction: Correction::Resting,
         }
     }
 }

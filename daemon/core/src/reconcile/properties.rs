@@ -5,7 +5,7 @@ use super::{
     tests::{document, failure, key, lost, restarted, summary, with_blob},
     *,
 };
-use holdfast_protocol::report::Health;
+use holdfast_protocol::{Digest, document::DriftPolicy, report::Health};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
@@ -136,7 +136,9 @@ impl Caller {
             .count();
         assert!(writing <= 1, "two pieces of work write at once");
         let observation = state.upkeep().and_then(|upkeep| upkeep.observation);
-        let is_observed = observation.is_some_and(|ticket| self.is(ticket, Under::Observe));
+        let pause = state.upkeep().and_then(|upkeep| upkeep.pause);
+        let is_observed = observation.is_some_and(|ticket| self.is(ticket, Under::Observe))
+            || pause.is_some_and(|ticket| self.is(ticket, Under::Retry));
         let way_on = match state.stage() {
             Stage::Idle => self.newest.is_none(),
             Stage::Fetching { wait, .. } => match wait {
@@ -185,14 +187,15 @@ impl Caller {
             .filter(|kind| **kind == Under::Deadline)
             .count();
         assert!(timers <= 1, "deadlines pile up");
-        assert!(self.under_way.len() <= 5, "work piles up: {:?}", self.under_way);
+        assert!(self.under_way.len() <= 6, "work piles up: {:?}", self.under_way);
     }
 
     fn answer(&mut self, ticket: Ticket, kind: u8) {
         let Some(under) = self.under_way.get(&ticket).copied() else {
             return;
         };
-        if under != Under::Observe {
+        let ends = under != Under::Observe || kind >= 240;
+        if ends {
             self.under_way.remove(&ticket);
             self.ended.push(ticket);
         }
@@ -220,6 +223,10 @@ impl Caller {
                 }
                 Event::ApplyFinished { ticket, failures }
             }
+            Under::Observe if ends => Event::ObservationFailed {
+                ticket,
+                failure: failure(kind < 250),
+            },
             Under::Observe => Event::ReadinessChanged {
                 ticket,
                 summary: summary(match kind {

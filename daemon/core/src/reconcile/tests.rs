@@ -1,8 +1,13 @@
 //! Named scenarios of the machine.
 
 use super::*;
-use crate::codes;
-use holdfast_protocol::report::Health;
+use crate::{codes, failure::Failure, readiness::Summary};
+use holdfast_protocol::{
+    Digest,
+    document::{BlobRef, DriftPolicy},
+    event::EventKind,
+    report::Health,
+};
 
 pub(super) fn document(counter: u64) -> DocumentRef {
     DocumentRef {
@@ -655,6 +660,43 @@ fn a_recheck_that_kubernetes_cuts_off_is_asked_for_again() {
             .any(|effect| matches!(effect, Effect::Verify { recheck: false, .. })),
         "{effects:?}"
     );
+}
+
+#[test]
+fn an_observation_that_fails_is_tried_again_and_told_once() {
+    let mut state = fresh();
+    step(&mut state, Event::KubernetesReady);
+    let effects = step(&mut state, Event::DocumentAccepted(document(1)));
+    let mut effects = step(
+        &mut state,
+        Event::ApplyFinished {
+            ticket: apply(&effects),
+            failures: vec![],
+        },
+    );
+    for number in 0..5 {
+        let failed = step(
+            &mut state,
+            Event::ObservationFailed {
+                ticket: verify(&effects),
+                failure: failure(false),
+            },
+        );
+        assert_eq!(reports(&failed).len(), usize::from(number == 0));
+        assert_eq!(state.cause(), Some(&failure(false).problem));
+        let (timer, attempt) = retry(&failed);
+        assert_eq!(attempt, number);
+        effects = step(&mut state, Event::RetryDue { ticket: timer });
+    }
+    step(
+        &mut state,
+        Event::ReadinessChanged {
+            ticket: verify(&effects),
+            summary: summary(Health::Healthy),
+        },
+    );
+    assert_eq!(state.phase(), Phase::Committed);
+    assert_eq!(state.upkeep().map(|upkeep| upkeep.attempt), Some(0));
 }
 
 #[test]

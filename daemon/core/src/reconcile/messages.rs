@@ -1,0 +1,268 @@
+//! What goes into the machine and what comes out of it.
+
+use crate::{admission::VerifiedDocument, failure::Failure, object::ObjectKey, readiness::Summary};
+use holdfast_protocol::{
+    Digest, Generation, Problem,
+    document::{BlobRef, DriftPolicy, ManifestSource},
+    event::{EventKind, Severity},
+};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use std::collections::BTreeSet;
+
+/// What the machine needs to know of a document.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DocumentRef {
+    /// Place in the order of documents.
+    pub generation: Generation,
+    /// SHA-256 of its payload.
+    pub digest: Digest,
+    /// Blobs that it needs.
+    pub blobs: Vec<BlobRef>,
+    /// Seconds within which it must be ready.
+    pub ready_deadline_seconds: u32,
+    /// What happens on drift.
+    pub drift: DriftPolicy,
+}
+
+impl DocumentRef {
+    /// What the machine needs to know of `document`.
+    pub fn of(document: &VerifiedDocument) -> Self {
+        let state = document.state();
+        let blobs = state
+            .apps
+            .iter()
+            .flat_map(|app| &app.manifests)
+            .filter_map(|source| match source {
+                ManifestSource::Blob(blob) => Some(blob.clone()),
+                ManifestSource::Inline(_) => None,
+            })
+            .collect();
+        Self {
+            generation: document.generation(),
+            digest: document.digest(),
+            blobs,
+            ready_deadline_seconds: state.policy.ready_deadline_seconds,
+            drift: state.policy.drift,
+        }
+    }
+}
+
+/// Name of one piece of work or one timer. Each is given out once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ticket(pub(crate) u64);
+
+/// How far a document was when it was written down last; what a restart goes on from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "step")]
+pub enum JournalStep {
+    /// Stored, in the same transaction as the document itself. Writes of objects that were applied before may have begun.
+    Accepted,
+    /// Writes may have begun, of new objects too; the inventory names them.
+    Applying,
+    /// All objects were written, all that left were deleted, the inventory is up to date.
+    Applied,
+    /// It was seen ready.
+    Proven,
+    /// It failed for good.
+    Failed {
+        /// Why.
+        problem: Problem,
+        /// Whether writes had begun.
+        applying: bool,
+    },
+}
+
+/// Something that happened.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// The daemon started; always the first event, also on a new node.
+    Restarted {
+        /// The newest accepted document and how far it was.
+        newest: Option<(DocumentRef, JournalStep)>,
+        /// The newest document whose objects were all written, where it is another one.
+        applied: Option<DocumentRef>,
+        /// Generation of the newest document that was seen ready.
+        proven: Option<Generation>,
+    },
+    /// A newer document passed admission and is stored.
+    DocumentAccepted(DocumentRef),
+    /// All blobs of the document are here, verified.
+    BlobsReady {
+        /// From [`Effect::FetchBlobs`].
+        ticket: Ticket,
+    },
+    /// A blob could not be had.
+    BlobsFailed {
+        /// From [`Effect::FetchBlobs`].
+        ticket: Ticket,
+        /// Why.
+        failure: Failure,
+    },
+    /// Kubernetes answers and is ready.
+    KubernetesReady,
+    /// Kubernetes ended or answers no more.
+    KubernetesLost {
+        /// Why.
+        problem: Problem,
+    },
+    /// An [`Effect::Apply`] or [`Effect::ApplyObjects`] ended; what it wrote is recorded in the inventory.
+    ApplyFinished {
+        /// From the effect.
+        ticket: Ticket,
+        /// What went wrong; empty where all went well.
+        failures: Vec<Failure>,
+    },
+    /// The observed objects' readiness is another than before.
+    ReadinessChanged {
+        /// From [`Effect::Verify`].
+        ticket: Ticket,
+        /// Readiness of all of them together.
+        summary: Summary,
+    },
+    /// An observation could not begin, or ended by itself.
+    ObservationFailed {
+        /// From [`Effect::Verify`].
+        ticket: Ticket,
+        /// Why. It is tried again, retryable or not: what runs must be known.
+        failure: Failure,
+    },
+    /// The timer of an [`Effect::ScheduleDeadline`] rang.
+    DeadlineReached {
+        /// From the effect.
+        ticket: Ticket,
+    },
+    /// The timer of an [`Effect::ScheduleRetry`] rang.
+    RetryDue {
+        /// From the effect.
+        ticket: Ticket,
+    },
+    /// Someone else changed or deleted applied objects.
+    DriftDetected {
+        /// Which.
+        keys: Vec<ObjectKey>,
+    },
+}
+
+/// Something to do. All of it may be done twice without harm.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Effect {
+    /// Have all blobs of the document in the store, then answer with [`Event::BlobsReady`] or [`Event::BlobsFailed`]. What is in
+    /// the store already must not need a network.
+    FetchBlobs {
+        /// For the answer.
+        ticket: Ticket,
+        /// The document.
+        document: DocumentRef,
+    },
+    /// Plan against the inventory, record new objects as intents, write what differs, prune (only when all writes went well),
+    /// record, and answer with [`Event::ApplyFinished`].
+    Apply {
+        /// For the answer.
+        ticket: Ticket,
+        /// The document.
+        document: DocumentRef,
+    },
+    /// Write these objects of the document again, whatever the inventory says, and answer with [`Event::ApplyFinished`]. Objects
+    /// that the document does not name are passed over.
+    ApplyObjects {
+        /// For the answer.
+        ticket: Ticket,
+        /// The document.
+        document: DocumentRef,
+        /// Which objects.
+        keys: BTreeSet<ObjectKey>,
+    },
+    /// Observe the document's objects in place of those observed before, and send [`Event::ReadinessChanged`] with what is seen
+    /// first and on each change, [`Event::DriftDetected`], and [`Event::ObservationFailed`] where nothing can be seen (any more).
+    Verify {
+        /// For the answers; there may be many.
+        ticket: Ticket,
+        /// The document.
+        document: DocumentRef,
+        /// Whether nothing is known of what happened to the objects in the meantime (after a start of the daemon, or where writing
+        /// them was cut off): each object of the document is compared with what is in the cluster, and those that are missing or
+        /// differ come as [`Event::DriftDetected`]. It is asked for until the first [`Event::ReadinessChanged`].
+        recheck: bool,
+    },
+    /// Ring with [`Event::RetryDue`] after the backoff's delay for this attempt.
+    ScheduleRetry {
+        /// For the answer.
+        ticket: Ticket,
+        /// Number of the attempt, from 0.
+        attempt: u32,
+    },
+    /// Ring with [`Event::DeadlineReached`] after this many seconds.
+    ScheduleDeadline {
+        /// For the answer.
+        ticket: Ticket,
+        /// Seconds from now.
+        after_seconds: u32,
+    },
+    /// Stop this work, observation or timer, and go on with the next effect when it has stopped.
+    Cancel {
+        /// Which.
+        ticket: Ticket,
+    },
+    /// Write down that the document is this far. (The other steps are written down with the work itself.)
+    Journal {
+        /// The document.
+        document: DocumentRef,
+        /// How far.
+        step: JournalStep,
+    },
+    /// Write down that the document was seen ready.
+    Commit {
+        /// The document.
+        document: DocumentRef,
+    },
+    /// Tell the hub and the log.
+    Report(Report),
+}
+
+/// What an event for the hub says; node, time and sequence are added by the caller.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Report {
+    /// What kind.
+    pub kind: EventKind,
+    /// How much it matters.
+    pub severity: Severity,
+    /// What happened, in one line.
+    pub message: String,
+    /// The document it is about.
+    pub generation: Option<Generation>,
+    /// What is wrong, where something is.
+    pub problem: Option<Problem>,
+    /// More of it.
+    pub details: Map<String, Value>,
+}
+
+/// An event that cannot follow what was before: a fault of the caller. The state is as it was.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum IllegalTransition {
+    /// An event before [`Event::Restarted`].
+    #[error("{event} came before the machine was started")]
+    NotStarted {
+        /// Name of the event.
+        event: &'static str,
+    },
+    /// A second [`Event::Restarted`].
+    #[error("the machine is started already")]
+    AlreadyStarted,
+    /// A document that is not newer than the newest.
+    #[error("document {found} was handed in as newer than {newest}")]
+    NotNewer {
+        /// Generation that came.
+        found: Generation,
+        /// Newest generation known.
+        newest: Generation,
+    },
+    /// A ticket that was never given out.
+    #[error("{event} names ticket {ticket}, which was never given out")]
+    UnknownTicket {
+        /// Name of the event.
+        event: &'static str,
+        /// The ticket.
+        ticket: u64,
+    },
+}

@@ -1,0 +1,273 @@
+//! Upkeep: the document applied last is observed, and its objects are put back when they drift.
+
+use super::{Correction, DocumentRef, Effect, Report, Stage, Ticket, Upkeep, Wait, machine::Machine};
+use crate::{failure::Failure, object::ObjectKey};
+use holdfast_protocol::{
+    Generation,
+    document::DriftPolicy,
+    event::{EventKind, Severity},
+};
+use serde_json::{Map, Value};
+use std::{collections::BTreeSet, mem};
+
+/// The most objects that one report names.
+const MAX_REPORTED_OBJECTS: usize = 20;
+
+impl Machine<'_> {
+    /// A correction of drift ended.
+    pub(super) fn objects_applied(&mut self, ticket: Ticket, failures: Vec<Failure>) {
+        let Some(upkeep) = self.state.upkeep.as_mut() else {
+            return;
+        };
+        let (keys, attempt) = match mem::take(&mut upkeep.correction) {
+            Correction::Running {
+                ticket: running,
+                keys,
+                attempt,
+            } if running == ticket => (keys, attempt),
+            other => {
+                upkeep.correction = other;
+                return;
+            }
+        };
+        let whole = failures.iter().any(|failure| failure.key.is_none());
+        let failed: BTreeSet<_> = failures
+            .iter()
+            .filter_map(|failure| failure.key.as_ref())
+            .collect();
+        let (left, corrected): (BTreeSet<_>, BTreeSet<_>) =
+            keys.into_iter().partition(|key| whole || failed.contains(key));
+        upkeep.drifted.extend(left);
+        let generation = upkeep.document.generation;
+        if !corrected.is_empty() {
+            self.report_objects(EventKind::DriftCorrected, "put back", &corrected, generation);
+        }
+        // Only the first failure of a series is told; the next attempts say nothing new.
+        if let Some(failure) = failures.into_iter().next().filter(|_| attempt == 0) {
+            self.report(
+                EventKind::Problem,
+                Severity::Warning,
+                format!("a changed object cannot be put back: {}", failure.problem.message),
+                Some(generation),
+                Some(failure.problem),
+            );
+        }
+        let ticket = self.schedule_retry(attempt);
+        if let Some(upkeep) = self.state.upkeep.as_mut() {
+            upkeep.correction = Correction::Pausing {
+                ticket,
+                attempt: attempt.saturating_add(1),
+            };
+        }
+    }
+
+    pub(super) fn correction_pause_over(&mut self, ticket: Ticket) {
+        let Some(upkeep) = self.state.upkeep.as_mut() else {
+            return;
+        };
+        match upkeep.correction {
+            Correction::Pausing {
+                ticket: pausing,
+                attempt,
+            } if pausing == ticket => {
+                upkeep.correction = Correction::Resting;
+                self.correct_again(attempt);
+            }
+            _ => {}
+        }
+    }
+
+    pub(super) fn drift_detected(&mut self, keys: Vec<ObjectKey>) {
+        let Some(upkeep) = self.state.upkeep.as_mut() else {
+            return;
+        };
+        let generation = upkeep.document.generation;
+        match upkeep.document.drift {
+            DriftPolicy::Report => {
+                let keys: BTreeSet<_> = keys.into_iter().collect();
+                if !keys.is_empty() {
+                    self.report_objects(EventKind::DriftSeen, "left changed by policy", &keys, generation);
+                }
+            }
+            DriftPolicy::Correct => {
+                upkeep.drifted.extend(keys);
+                self.correct();
+            }
+        }
+    }
+
+    /// Begins to observe what was applied, in place of an observation that runs or is to be tried again.
+    pub(super) fn observe(&mut self) {
+        if !self.state.kubernetes_ready || self.state.upkeep.is_none() {
+            return;
+        }
+        self.stop_observation();
+        let ticket = self.ticket();
+        let Some(upkeep) = self.state.upkeep.as_mut() else {
+            return;
+        };
+        upkeep.observation = Some(ticket);
+        self.effects.push(Effect::Verify {
+            ticket,
+            document: upkeep.document.clone(),
+            recheck: upkeep.recheck,
+        });
+    }
+
+    /// Ends the observation, or the pause before the next attempt to begin one.
+    pub(super) fn stop_observation(&mut self) {
+        let Some(upkeep) = self.state.upkeep.as_mut() else {
+            return;
+        };
+        let tickets = [upkeep.observation.take(), upkeep.pause.take()];
+        for ticket in tickets.into_iter().flatten() {
+            self.cancel(ticket);
+        }
+    }
+
+    /// An observation could not begin, or ended: it is tried again without end.
+    pub(super) fn observation_failed(&mut self, ticket: Ticket, failure: Failure) {
+        let Some(upkeep) = self
+            .state
+            .upkeep
+            .as_mut()
+            .filter(|upkeep| upkeep.observation == Some(ticket))
+        else {
+            return;
+        };
+        upkeep.observation = None;
+        let attempt = upkeep.attempt;
+        upkeep.attempt = attempt.saturating_add(1);
+        let generation = upkeep.document.generation;
+        if attempt == 0 {
+            self.report(
+                EventKind::Problem,
+                Severity::Warning,
+                format!(
+                    "the objects of document {generation} cannot be observed: {}",
+                    failure.problem.message
+                ),
+                Some(generation),
+                Some(failure.problem.clone()),
+            );
+        }
+        if let Stage::Verifying { work } = &mut self.state.stage {
+            work.cause = Some(failure.problem);
+        }
+        let ticket = self.schedule_retry(attempt);
+        if let Some(upkeep) = self.state.upkeep.as_mut() {
+            upkeep.pause = Some(ticket);
+        }
+    }
+
+    pub(super) fn observation_pause_over(&mut self, ticket: Ticket) {
+        let Some(upkeep) = self.state.upkeep.as_mut() else {
+            return;
+        };
+        if upkeep.pause == Some(ticket) {
+            upkeep.pause = None;
+            self.observe();
+        }
+    }
+
+    /// Puts drifted objects back, unless that goes on already or a whole run over the document is about to do it.
+    pub(super) fn correct(&mut self) {
+        self.correct_again(0);
+    }
+
+    pub(super) fn correct_again(&mut self, attempt: u32) {
+        let applying = matches!(
+            self.state.stage,
+            Stage::Applying {
+                wait: Wait::Running(_),
+                ..
+            }
+        );
+        let due = self
+            .state
+            .upkeep
+            .as_ref()
+            .is_some_and(|upkeep| !upkeep.drifted.is_empty() && upkeep.correction == Correction::Resting);
+        if !due || applying || !self.state.kubernetes_ready {
+            return;
+        }
+        let ticket = self.ticket();
+        let Some(upkeep) = self.state.upkeep.as_mut() else {
+            return;
+        };
+        let keys = mem::take(&mut upkeep.drifted);
+        self.effects.push(Effect::ApplyObjects {
+            ticket,
+            document: upkeep.document.clone(),
+            keys: keys.clone(),
+        });
+        upkeep.correction = Correction::Running {
+            ticket,
+            keys,
+            attempt,
+        };
+    }
+
+    /// Stops putting objects back; those under way count as drifted again.
+    pub(super) fn stop_correction(&mut self) {
+        let Some(upkeep) = self.state.upkeep.as_mut() else {
+            return;
+        };
+        match mem::take(&mut upkeep.correction) {
+            Correction::Resting => {}
+            Correction::Running { ticket, keys, .. } => {
+                upkeep.drifted.extend(keys);
+                self.cancel(ticket);
+            }
+            Correction::Pausing { ticket, .. } => self.cancel(ticket),
+        }
+    }
+
+    pub(super) fn report_objects(
+        &mut self,
+        kind: EventKind,
+        what: &str,
+        keys: &BTreeSet<ObjectKey>,
+        generation: Generation,
+    ) {
+        let first = keys.first().map(ToString::to_string).unwrap_or_default();
+        let message = match keys.len() {
+            1 => format!("{first} was changed or deleted by someone else: {what}"),
+            count => format!(
+                "{first} and {} more were changed or deleted by someone else: {what}",
+                count - 1
+            ),
+        };
+        let mut details = Map::new();
+        details.insert("count".into(), keys.len().into());
+        details.insert(
+            "objects".into(),
+            keys.iter()
+                .take(MAX_REPORTED_OBJECTS)
+                .map(|key| Value::from(key.to_string()))
+                .collect(),
+        );
+        self.effects.push(Effect::Report(Report {
+            kind,
+            severity: Severity::Warning,
+            message,
+            generation: Some(generation),
+            problem: None,
+            details,
+        }));
+    }
+}
+
+impl Upkeep {
+    pub(super) const fn of(document: DocumentRef, recheck: bool) -> Self {
+        Self {
+            document,
+            observation: None,
+            pause: None,
+            attempt: 0,
+            recheck,
+            drifted: BTreeSet::new(),
+            correction: Correction::Resting,
+        }
+    }
+}
