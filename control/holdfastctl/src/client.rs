@@ -67,16 +67,22 @@ impl Client {
             .connect_timeout(Duration::from_secs(15))
             // A redirect could lead the token elsewhere.
             .redirect(reqwest::redirect::Policy::none());
-        if base.scheme() == "https"
-            && let Some(config) = trust::config(trust)?
-        {
+        // Plain HTTP needs no roots, and must work on a machine that has none.
+        let config = match base.scheme() {
+            "https" => trust::config(trust)?,
+            _ => Some(trust::nobody()?),
+        };
+        if let Some(config) = config {
             builder = builder.tls_backend_preconfigured(config);
         }
         let http = builder.build().map_err(|error| {
             Failure::new(
-                shared::INTERNAL,
-                format!("the HTTP client cannot be set up: {error}"),
-                "report this as a bug",
+                shared::HUB_IDENTITY_MISMATCH,
+                format!(
+                    "the system's roots, which alone could vouch for {base}, cannot be used: {}",
+                    cause(&error)
+                ),
+                "install the package ca-certificates, or log in again and confirm the hub with --pin or --ca",
             )
         })?;
         Ok(Self {
@@ -253,6 +259,15 @@ impl Client {
             .header("accept", "text/event-stream");
         self.send(request).await
     }
+}
+
+/// What is at the bottom of an error.
+fn cause(error: &dyn std::error::Error) -> String {
+    let mut deepest = error;
+    while let Some(source) = deepest.source() {
+        deepest = source;
+    }
+    deepest.to_string()
 }
 
 /// A part of a path or query in which only letters, digits and a few signs stand for themselves.

@@ -170,6 +170,29 @@ async fn a_stranger_with_the_same_address_gets_no_token() -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_machine_without_any_roots_can_log_in_too() -> Result<()> {
+    let (hub, operator, _directory) = start().await?;
+    let file = operator.token_file.to_string_lossy().into_owned();
+    let login = async |url: &str| {
+        let mut command = operator.command(&["login", url, "--token-file", &file, "-o", "json"])?;
+        command
+            .env("SSL_CERT_FILE", "/nonexistent")
+            .env("SSL_CERT_DIR", "/nonexistent");
+        anyhow::Ok(command.output().await?)
+    };
+    let refused = login(&hub.ready.api).await?;
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(said.contains("hub-unknown") && said.contains("sha256:"), "{said}");
+    let plain = login(hub.plain_url()?).await?;
+    assert!(
+        plain.status.success(),
+        "{}",
+        String::from_utf8_lossy(&plain.stderr)
+    );
+    Ok(())
+}
+
+#[tokio::test]
 async fn every_list_answers_as_table_json_and_yaml() -> Result<()> {
     let (hub, operator, directory) = start().await?;
     operator.log_in(&hub).await?;
