@@ -105,6 +105,21 @@ async fn init_makes_everything_and_run_uses_it() {
     assert_eq!(mode & 0o777, 0o600);
     let hub = site.start().await;
     assert_eq!(hub.token, token.trim());
+    // Nothing private is readable by others.
+    for file in [
+        "hub.db",
+        "hub.db-wal",
+        "keys/ca.key",
+        "keys/documents.key",
+        "keys/time.key",
+        "keys/hub.key",
+    ] {
+        let mode = std::fs::metadata(site.data_dir().join(file))
+            .unwrap()
+            .permissions()
+            .mode();
+        assert_eq!(mode & 0o077, 0, "{file}");
+    }
 }
 
 #[tokio::test]

@@ -10,6 +10,7 @@
 //! that is started anew carries on from the hub's database.
 
 mod connect;
+mod descriptors;
 mod handshakes;
 mod hooks;
 mod registry;
@@ -74,7 +75,7 @@ pub struct EmbeddedSettings {
 /// What clients may take of the broker.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// Live sessions. Each holds three file descriptors.
+    /// Live sessions; fewer where the process may not open three files for each.
     pub connections: usize,
     /// Connections that have not yet proven a name.
     pub handshakes: usize,
@@ -123,7 +124,9 @@ struct Front {
 
 impl Embedded {
     /// Binds the address and starts to serve.
-    pub async fn start(settings: EmbeddedSettings, ingest: Arc<dyn Ingest>) -> Result<Self, BrokerError> {
+    pub async fn start(mut settings: EmbeddedSettings, ingest: Arc<dyn Ingest>) -> Result<Self, BrokerError> {
+        settings.limits.connections =
+            descriptors::sessions_that_fit(settings.limits.connections, settings.limits.handshakes);
         let tls = tls::server_config(&settings.tls)?;
         let listener = TcpListener::bind(settings.listen).await.map_err(|error| {
             BrokerError::Start(format!("{} cannot be listened on: {error}", settings.listen))

@@ -115,7 +115,10 @@ async fn prove(
     tcp: TcpStream,
     peer: SocketAddr,
 ) -> Option<(Tls, FirstPacket, Arc<Connection>)> {
-    let place = front.handshakes.enter(peer.ip());
+    let Some(place) = front.handshakes.enter(peer.ip()) else {
+        tracing::info!(%peer, "too many connections that have not proven a name yet: sent away");
+        return None;
+    };
     let steps = async {
         let mut tls = match TlsAcceptor::from(front.tls()).accept(tcp).await {
             Ok(tls) => tls,
