@@ -1,11 +1,11 @@
 //! The command line of the hub.
 
-use anyhow::{Context as _, anyhow};
+use anyhow::Context as _;
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use holdfast_hub::{
     api::operators,
-    config::{self, Config, LogFormat},
-    database::{Database, audit::Actor},
+    config::{self, Config, LogFormat, TextDuration},
+    database::audit::Actor,
     metrics, run,
 };
 use holdfast_protocol::operator::OperatorRole;
@@ -38,7 +38,7 @@ enum Command {
     /// Operators, also while the hub runs.
     #[command(subcommand)]
     Operator(OperatorCommand),
-    /// Issues a certificate of the hub's CA to an external broker; the hub must not run.
+    /// Issues a certificate of the hub's CA to an external broker, also while the hub runs.
     BrokerCertificate(BrokerCertificate),
     /// Prints documentation that is made from the code, as Markdown.
     #[command(hide = true)]
@@ -77,6 +77,9 @@ struct BrokerCertificate {
     /// Directory for broker.pem, broker.key, ca.pem and revoked.pem.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
+    /// How long the certificate counts. Issue a new one before its end, and make the broker read it.
+    #[arg(long, value_name = "DURATION", default_value = "365d")]
+    lifetime: TextDuration,
     #[command(flatten)]
     config: ConfigFile,
 }
@@ -126,6 +129,7 @@ pub fn main() -> anyhow::Result<()> {
             runtime()?.block_on(run::issue_broker_certificate(
                 &config,
                 &request.names,
+                request.lifetime.0,
                 &request.out,
             ))
         }
@@ -161,14 +165,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
 }
 
 async fn create_operator(config: &Config, name: &str, role: OperatorRole) -> anyhow::Result<()> {
-    let path = run::database_file(config);
-    if !path.exists() {
-        return Err(anyhow!(
-            "there is no database {}: run `holdfast-hub init` or `holdfast-hub run` first",
-            path.display()
-        ));
-    }
-    let database = Database::open(&path).await.map_err(|error| error.problem())?;
+    let database = run::open_existing(config).await?;
     let token = operators::new_token().map_err(|error| error.problem)?;
     let made = operators::add(&database, &Actor::Hub, name, role, token)
         .await

@@ -26,6 +26,8 @@ use http::StatusCode;
 use serde_json::Map;
 use std::net::IpAddr;
 
+/// Most that a machine may say of itself, in bytes of JSON.
+const MAX_HARDWARE_BYTES: usize = 16 * 1024;
 /// Action of refusals in the audit log.
 const REFUSED: &str = "node.enrol.refused";
 /// Refusals of one token that are noted: whoever found a spent token cannot fill the log with it.
@@ -57,6 +59,13 @@ pub async fn enrol(
             "update the hub",
         )
     })?;
+    let hardware = serde_json::to_string(&request.hardware).map_or(0, |text| text.len());
+    if hardware > MAX_HARDWARE_BYTES {
+        return Err(ApiError::bad_request(
+            format!("hardware: {hardware} bytes; at most {MAX_HARDWARE_BYTES}"),
+            "send what the machine says of itself, no more",
+        ));
+    }
     let asked = Request::from_pem(&request.csr)?;
     let known = tokens::get(hub.database.read(), &request.token_id, crate::database::now()).await?;
     let Some(known) = known.filter(|token| secret_fits(token, &request.token_secret)) else {

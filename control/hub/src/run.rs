@@ -10,7 +10,11 @@ use crate::{
         external::{External, ExternalSettings},
     },
     config::{BrokerKind, Config},
-    database::{Database, audit::Actor, operators as stored, reports},
+    database::{
+        Database,
+        audit::{self, Actor},
+        operators as stored, reports,
+    },
     files,
     hub::Hub,
     names::Names,
@@ -79,6 +83,10 @@ pub async fn open(config: &Config) -> anyhow::Result<Opened> {
         FirstStart::Yes
     };
     let authority = Authority::open(data_dir, first_start).map_err(|error| error.problem())?;
+    if first_start == FirstStart::Yes {
+        // SQLite gives its other files the mode of this one. An empty file is an empty database.
+        files::write(&path, &[], files::PRIVATE).with_context(|| path.display().to_string())?;
+    }
     let database = Database::open(&path).await.map_err(|error| error.problem())?;
     let admin_token_file = data_dir.join("admin.token");
     first_administrator(&database, &admin_token_file).await?;
@@ -99,7 +107,7 @@ fn reachable_broker(listen: String) -> String {
 }
 
 /// Where the database is.
-pub fn database_file(config: &Config) -> PathBuf {
+fn database_file(config: &Config) -> PathBuf {
     config.data_dir.join("hub.db")
 }
 
@@ -335,27 +343,55 @@ async fn keep_certificate(
     }
 }
 
-/// Issues a certificate of this hub to an external broker and writes what the broker needs into `out`.
-pub async fn issue_broker_certificate(config: &Config, names: &[String], out: &Path) -> anyhow::Result<()> {
-    let opened = open(config).await?;
-    let lifetime = config.enrolment.hub_certificate_lifetime.0;
+/// Issues a certificate of this hub to an external broker and writes what the broker needs into `out`; also while the hub runs.
+pub async fn issue_broker_certificate(
+    config: &Config,
+    names: &[String],
+    lifetime: Duration,
+    out: &Path,
+) -> anyhow::Result<()> {
+    let database = open_existing(config).await?;
+    let authority = Authority::open(&config.data_dir, FirstStart::No).map_err(|error| error.problem())?;
     let common_name = names.first().context("no name is given")?;
-    let (chain, key) = opened.authority.issue_server(common_name, names, lifetime)?;
-    files::private_directory(out).with_context(|| format!("{} cannot be made", out.display()))?;
-    let revoked = opened.authority.tls_files().revoked_file;
+    let (chain, key) = authority.issue_server(common_name, names, lifetime)?;
+    let revoked = authority.tls_files().revoked_file;
     if !revoked.exists() {
-        opened.authority.write_revoked(0, &[])?;
+        authority.write_revoked(0, &[])?;
     }
     let revoked = std::fs::read(&revoked).with_context(|| revoked.display().to_string())?;
+    let mut tx = database.write().await?;
+    let subject = format!("broker/{common_name}");
+    audit::record(
+        &mut tx,
+        &Actor::Hub,
+        "broker.certificate",
+        &subject,
+        &names.join(","),
+    )
+    .await?;
+    tx.commit().await?;
+    database.close().await;
+    files::private_directory(out).with_context(|| format!("{} cannot be made", out.display()))?;
     for (name, content, mode) in [
         ("broker.key", key.as_bytes(), files::PRIVATE),
         ("broker.pem", chain.as_bytes(), files::PUBLIC),
-        ("ca.pem", opened.authority.ca_pem().as_bytes(), files::PUBLIC),
+        ("ca.pem", authority.ca_pem().as_bytes(), files::PUBLIC),
         ("revoked.pem", &revoked, files::PUBLIC),
     ] {
         let path = out.join(name);
         files::write(&path, content, mode).with_context(|| path.display().to_string())?;
     }
-    opened.database.close().await;
     Ok(())
+}
+
+/// Opens the database of a hub that was started before, beside the hub where it runs.
+pub async fn open_existing(config: &Config) -> anyhow::Result<Database> {
+    let path = database_file(config);
+    if !path.exists() {
+        bail!(
+            "there is no database {}: run `holdfast-hub init` or `holdfast-hub run` first",
+            path.display()
+        );
+    }
+    Ok(Database::open(&path).await.map_err(|error| error.problem())?)
 }
