@@ -54,7 +54,10 @@ pub async fn login(options: Login, format: Format) -> Result<()> {
 
 /// Reaches the hub without any credential; where its CA is unknown, shows the pin and how to confirm it.
 async fn check_identity(context: &Context) -> Result<()> {
-    let reached: Result<serde_json::Value> = Client::of(context)?.get("api/v1/whoami").await;
+    let reached: Result<serde_json::Value> = match Client::of(context) {
+        Ok(client) => client.get("api/v1/whoami").await,
+        Err(failure) => Err(failure),
+    };
     let Err(failure) = reached else {
         return Ok(());
     };
