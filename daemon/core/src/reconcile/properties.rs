@@ -5,6 +5,7 @@ use super::{
     tests::{document, failure, key, lost, restarted, summary, with_blob},
     *,
 };
+use crate::failure::Failure;
 use holdfast_protocol::{Digest, document::DriftPolicy, report::Health};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -54,6 +55,10 @@ struct Caller {
     proven: Option<Generation>,
     applying: Option<DocumentRef>,
     failed: Vec<Digest>,
+    /// Objects that someone changed and nobody has put back.
+    drifted: BTreeSet<ObjectKey>,
+    correcting: BTreeSet<ObjectKey>,
+    kept_up: Option<Digest>,
     kubernetes: bool,
     accepted: u64,
 }
@@ -81,11 +86,16 @@ impl Caller {
                     !self.failed.contains(&document.digest),
                     "a failed document is applied again"
                 );
+                // Another document is written as a whole.
+                if self.kept_up.replace(document.digest) != Some(document.digest) {
+                    self.drifted.clear();
+                }
                 self.applying = Some(document);
                 (ticket, Under::Apply)
             }
             Effect::ApplyObjects { ticket, keys, .. } => {
                 assert!(!keys.is_empty());
+                self.correcting = keys;
                 (ticket, Under::Correct)
             }
             Effect::Verify { ticket, .. } => (ticket, Under::Observe),
@@ -115,6 +125,14 @@ impl Caller {
             None,
             "a ticket is given out twice"
         );
+    }
+
+    /// A failure of the whole run, or, of a correction, of all its objects.
+    fn failed_at(&self, under: Under, retryable: bool) -> Failure {
+        match under {
+            Under::Correct => Failure::of_document(failure(retryable).problem, retryable),
+            _ => failure(retryable),
+        }
     }
 
     fn is(&self, ticket: Ticket, kind: Under) -> bool {
@@ -180,6 +198,15 @@ impl Caller {
                 Correction::Pausing { ticket, .. } => self.is(*ticket, Under::Retry),
             };
             assert!(under_way, "drift is forgotten: {upkeep:#?}");
+            let mut known = upkeep.drifted.clone();
+            if let Correction::Running { keys, .. } = &upkeep.correction {
+                known.extend(keys.iter().cloned());
+            }
+            assert!(
+                self.drifted.is_subset(&known),
+                "{:?} drifted, {known:?} is known",
+                self.drifted
+            );
         }
         let timers = self
             .under_way
@@ -208,8 +235,8 @@ impl Caller {
             Under::Apply | Under::Correct => {
                 let failures = match kind {
                     0..128 => vec![],
-                    128..240 => vec![failure(true)],
-                    _ => vec![failure(false)],
+                    128..240 => vec![self.failed_at(under, true)],
+                    _ => vec![self.failed_at(under, false)],
                 };
                 if under == Under::Apply && failures.is_empty() {
                     self.applied.clone_from(&self.applying);
@@ -219,6 +246,11 @@ impl Caller {
                             == self.state.newest().map(|document| document.digest),
                     ) {
                         *step = JournalStep::Applied;
+                    }
+                }
+                if under == Under::Correct && failures.is_empty() {
+                    for key in &self.correcting {
+                        self.drifted.remove(key);
                     }
                 }
                 Event::ApplyFinished { ticket, failures }
@@ -287,14 +319,24 @@ impl Caller {
                     assert_eq!(self.state, before, "an answer that was overtaken has an effect");
                 }
             }
-            Move::Drift { name } => self.send(Event::DriftDetected {
-                keys: vec![key(&name.to_string())],
-            }),
+            Move::Drift { name } => {
+                let key = key(&name.to_string());
+                if self
+                    .state
+                    .upkeep()
+                    .is_some_and(|upkeep| upkeep.document.drift == DriftPolicy::Correct)
+                {
+                    self.drifted.insert(key.clone());
+                }
+                self.send(Event::DriftDetected { keys: vec![key] });
+            }
             Move::Kill => {
                 // All that was under way is gone; the store is what is left.
                 self.state = State::default();
                 self.under_way.clear();
                 self.ended.clear();
+                self.drifted.clear();
+                self.kept_up = None;
                 self.kubernetes = false;
                 let event = Event::Restarted {
                     newest: self.newest.clone(),
