@@ -6,7 +6,7 @@ use holdfast_hub::{
     api::operators,
     config::{self, Config, LogFormat, TextDuration},
     database::audit::Actor,
-    metrics, run,
+    metrics, restore, run,
 };
 use holdfast_protocol::operator::OperatorRole;
 use std::{
@@ -35,6 +35,8 @@ enum Command {
     Run(ConfigFile),
     /// Makes database, keys and the first administrator, and ends.
     Init(ConfigFile),
+    /// Makes every document newer than any that was sent before; once after a restore from a backup, before the hub runs again.
+    Restored(ConfigFile),
     /// Operators, also while the hub runs.
     #[command(subcommand)]
     Operator(OperatorCommand),
@@ -115,6 +117,14 @@ pub fn main() -> anyhow::Result<()> {
             start_log(&config)?;
             let opened = runtime()?.block_on(run::open(&config))?;
             print(&format!("{}\n", opened.admin_token_file.display()))
+        }
+        Command::Restored(file) => {
+            let config = config::load(&file.config)?;
+            let restored = runtime()?.block_on(restore::restored(&config))?;
+            print(&format!(
+                "epoch {}, {} documents signed anew\n",
+                restored.epoch, restored.documents
+            ))
         }
         Command::Operator(OperatorCommand::Create { name, role, config }) => {
             let config = config::load(&config.config)?;

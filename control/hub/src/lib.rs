@@ -19,6 +19,7 @@ mod names;
 mod publisher;
 mod releases;
 mod renewal;
+pub mod restore;
 pub mod run;
 mod selector;
 mod server;

@@ -4,6 +4,7 @@
 
 use crate::{
     api::ApiError,
+    authority::Authority,
     blobs::BlobFiles,
     codes as hub_codes,
     config::nearest,
@@ -36,7 +37,9 @@ pub async fn check(hub: &Hub, name: &str, content: &ReleaseContent) -> Result<()
     document
         .validate()
         .map_err(|error| invalid(&error.place, &error.reason))?;
-    let bytes = sign(hub, &document)?.len();
+    let bytes = sign(&hub.authority, &document)
+        .map_err(|error| ApiError::internal(&error))?
+        .len();
     if bytes > MAX_ENVELOPE_BYTES {
         return Err(invalid(
             "apps",
@@ -163,10 +166,21 @@ fn document(
     }
 }
 
-fn sign(hub: &Hub, document: &DesiredState) -> Result<String, ApiError> {
-    let payload = serde_json::to_vec(document).map_err(|error| ApiError::internal(&error))?;
-    let envelope = hub.authority.sign_document(DESIRED_STATE_TYPE, payload);
-    String::from_utf8(envelope.to_json()).map_err(|error| ApiError::internal(&error))
+/// The signed envelope of a document, in JSON.
+pub fn sign(authority: &Authority, document: &DesiredState) -> anyhow::Result<String> {
+    let envelope = authority.sign_document(DESIRED_STATE_TYPE, serde_json::to_vec(document)?);
+    Ok(String::from_utf8(envelope.to_json())?)
+}
+
+/// The blobs that a document names.
+pub fn blobs(document: &DesiredState) -> Vec<Digest> {
+    let sources = document.apps.iter().flat_map(|app| &app.manifests);
+    sources
+        .filter_map(|source| match source {
+            ManifestSource::Blob(blob) => Some(blob.digest),
+            ManifestSource::Inline(_) => None,
+        })
+        .collect()
 }
 
 /// Gives a release to a node within a transaction, and says which generation the node runs then.
@@ -187,20 +201,19 @@ pub async fn assign(
     }
     let generation = documents::next_generation(tx, node).await?;
     let document = document(node, generation, &release.name, release.digest, content);
-    let envelope = sign(hub, &document)?;
-    let blobs: Vec<Digest> = content
-        .apps
-        .iter()
-        .flat_map(|app| &app.manifests)
-        .filter_map(|source| match source {
-            ManifestSource::Blob(blob) => Some(blob.digest),
-            ManifestSource::Inline(_) => None,
-        })
-        .collect();
+    let envelope = sign(&hub.authority, &document).map_err(|error| ApiError::internal(&error))?;
     let current = documents::Current {
         generation,
         content_digest: release.digest,
     };
-    documents::store(tx, node, &current, &envelope, &blobs, document.issued_at).await?;
+    documents::store(
+        tx,
+        node,
+        &current,
+        &envelope,
+        &blobs(&document),
+        document.issued_at,
+    )
+    .await?;
     Ok(generation)
 }

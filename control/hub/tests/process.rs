@@ -123,6 +123,64 @@ async fn init_makes_everything_and_run_uses_it() {
 }
 
 #[tokio::test]
+async fn a_restored_hub_speaks_in_a_new_epoch() {
+    let site = Site::new();
+    let hub = site.start().await;
+    let node = fill(&hub).await;
+    hub.stop().await;
+    let backup = site.directory.path().join("backup.db");
+    std::fs::copy(site.data_dir().join("hub.db"), &backup).unwrap();
+    // After the backup the hub goes on, and is lost.
+    let hub = site.start().await;
+    for name in ["r2", "r3"] {
+        let _: Value = hub
+            .ask(Method::POST, "/api/v1/releases", release(name, name))
+            .await;
+        let path = format!("/api/v1/releases/{name}/assign");
+        let _: Value = hub.ask(Method::POST, &path, json!({ "selector": "" })).await;
+    }
+    let before: NodeInfo = hub.get("/api/v1/nodes/shop-17").await;
+    let refused = site.command(&["restored"]).output().await.unwrap();
+    assert!(!refused.status.success(), "{refused:?}");
+    hub.stop().await;
+    std::fs::copy(&backup, site.data_dir().join("hub.db")).unwrap();
+    let done = site.command(&["restored"]).output().await.unwrap();
+    assert_eq!(
+        String::from_utf8(done.stdout).unwrap(),
+        "epoch 2, 1 documents signed anew\n"
+    );
+    let hub = site.start().await;
+    let after: NodeInfo = hub.get("/api/v1/nodes/shop-17").await;
+    assert_eq!(after.release.as_deref(), Some("r1"));
+    assert!(
+        after.wanted > before.wanted,
+        "{:?} {:?}",
+        after.wanted,
+        before.wanted
+    );
+    let request = node.device.renewal(&node.answer.certificate, &node.device.key);
+    let response = hub
+        .client
+        .post(format!("{}/v1/renew", hub.api))
+        .json(&request)
+        .send()
+        .await
+        .unwrap();
+    assert!(response.status().is_success());
+    let assigned: Value = hub
+        .ask(
+            Method::POST,
+            "/api/v1/releases/r1/assign",
+            json!({ "selector": "" }),
+        )
+        .await;
+    assert_eq!(
+        assigned["generations"]["shop-17"],
+        after.wanted.unwrap().to_string()
+    );
+}
+
+#[tokio::test]
 async fn a_wide_key_mode_is_refused_by_name() {
     let site = Site::new();
     site.start().await.stop().await;

@@ -65,6 +65,29 @@ pub async fn next_generation(tx: &mut Write, node: &NodeId) -> Result<Generation
     super::nodes::generation(epoch, counter)
 }
 
+/// Raises the epoch, and gives the new one.
+pub async fn raise_epoch(tx: &mut Write) -> Result<i64> {
+    next(tx, "epoch").await
+}
+
+/// Nodes that have a document.
+pub async fn owners(tx: &mut Write) -> Result<Vec<NodeId>> {
+    let rows: Vec<String> = sqlx::query_scalar("SELECT node FROM documents ORDER BY node")
+        .fetch_all(&mut **tx)
+        .await?;
+    rows.iter().map(|node| parse(node)).collect()
+}
+
+/// The newest document of a node within a transaction: its envelope in JSON.
+pub async fn envelope_for_update(tx: &mut Write, node: &NodeId) -> Result<Option<String>> {
+    Ok(
+        sqlx::query_scalar("SELECT envelope FROM documents WHERE node = $1")
+            .bind(node.as_str())
+            .fetch_optional(&mut **tx)
+            .await?,
+    )
+}
+
 /// Stores the newest document of a node, with the blobs that it names, and puts it into the outbox.
 pub async fn store(
     tx: &mut Write,
