@@ -6,8 +6,9 @@
 use crate::{
     codes,
     enrol::{https::Target, tls},
-    identity::{Identity, clock::TimeFloor},
+    identity::Identity,
     settings::Settings,
+    telemetry::metrics::METRICS,
 };
 use bytes::Bytes;
 use holdfast_core::failure::Failure;
@@ -30,8 +31,6 @@ pub struct Fetcher {
     pub blobs: Blobs,
     /// The hub, and the certificate to show.
     pub identity: watch::Receiver<Arc<Identity>>,
-    /// Trusted time.
-    pub floor: Arc<TimeFloor>,
     /// Time limits.
     pub settings: Arc<Settings>,
 }
@@ -43,7 +42,7 @@ impl Fetcher {
             if self.blobs.contains(blob.digest, blob.size) {
                 continue;
             }
-            self.fetch(blob).await?;
+            self.fetch(blob).await.inspect_err(|_| METRICS.blob_failures.add(1))?;
         }
         Ok(())
     }
@@ -62,7 +61,7 @@ impl Fetcher {
         let identity = self.identity.borrow().clone();
         let target = Target::parse(&identity.hub_url).map_err(|error| unreachable(error.to_string()))?;
         let config =
-            tls::authenticated(&identity, &self.floor).map_err(|error| unreachable(error.to_string()))?;
+            tls::authenticated(&identity).map_err(|error| unreachable(error.to_string()))?;
         let mut writer = self
             .blobs
             .writer(blob.digest, blob.size)
@@ -108,6 +107,7 @@ impl Fetcher {
                     Some(Err(error)) => return Err(unreachable(error.to_string())),
                     Some(Ok(frame)) => {
                         if let Some(data) = frame.data_ref() {
+                            METRICS.blob_bytes.add(data.len() as u64);
                             writer.write(data).map_err(|error| of_blob(&error))?;
                         }
                     }

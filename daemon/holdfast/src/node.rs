@@ -13,7 +13,10 @@
 use crate::{
     apply::Objects,
     blobs::Fetcher,
-    enrol::client::{first_desired, forget_first_desired},
+    enrol::{
+        client::{first_desired, forget_first_desired},
+        renew::validity,
+    },
     identity::{Identity, clock::TimeFloor},
     kubernetes::{
         KubernetesState, k3s_config,
@@ -95,7 +98,6 @@ pub async fn run(
         fetcher: Fetcher {
             blobs,
             identity: identity.clone(),
-            floor: floor.clone(),
             settings: settings.clone(),
         },
         recorder: recorder.clone(),
@@ -108,7 +110,8 @@ pub async fn run(
         wanted,
         progress,
         shutdown: shutdown.clone(),
-    });
+    })
+    .await;
     let reporter = Arc::new(Reporter {
         node: node.clone(),
         settings: settings.clone(),
@@ -133,6 +136,7 @@ pub async fn run(
     take_first_document(&settings, &mut intake);
 
     let mut parts = JoinSet::new();
+    parts.spawn(tell_renewals(identity.clone(), intake.recorder.clone()));
     parts.spawn(driver.run().instrument(tracing::info_span!("reconcile")));
     spawn_kubernetes(&mut parts, &settings, wanted_config, kubernetes);
     parts.spawn(
@@ -154,7 +158,6 @@ pub async fn run(
         let link = Link {
             settings,
             identity,
-            floor,
             signals,
             state: link,
             shutdown: shutdown.clone(),
@@ -204,6 +207,24 @@ fn tell_start(recorder: &Recorder) {
         generation: None,
         problem: Some(problem),
     });
+}
+
+/// Tells the hub of each new certificate.
+async fn tell_renewals(mut identity: watch::Receiver<Arc<Identity>>, recorder: Recorder) {
+    while identity.changed().await.is_ok() {
+        let renewed = identity.borrow_and_update().clone();
+        let until = validity(&renewed.certificate)
+            .map(|(_, end)| format!(" until {end}"))
+            .unwrap_or_default();
+        // What the disk does not take is in the log and in the conditions already.
+        let _ = recorder.tell(News {
+            kind: EventKind::CertificateRenewed,
+            severity: Severity::Info,
+            message: format!("certificate renewed{until}"),
+            generation: None,
+            problem: None,
+        });
+    }
 }
 
 /// The document that came with the enrolment, so that a new box begins before its first session.

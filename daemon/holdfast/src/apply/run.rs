@@ -1,11 +1,11 @@
 //! One run over a document: plan, write, prune, record.
 
-use super::{Objects, Writer, write::bounded};
+use super::{Objects, Writer, write::{bounded, overtaken}};
 use crate::{
     failpoint,
     identity::clock::TimeFloor,
     kubernetes::{
-        Cluster, KubernetesError,
+        Cluster,
         cluster::{Mode, ObjectVersion},
     },
     observe::Versions,
@@ -22,6 +22,7 @@ use std::{
     collections::{BTreeSet, HashMap},
     sync::Arc,
 };
+use tokio_util::sync::CancellationToken;
 
 /// Everything that writing to Kubernetes needs.
 #[derive(Clone)]
@@ -36,6 +37,9 @@ pub struct Run {
     pub concurrency: usize,
     /// The time, for the records.
     pub floor: Arc<TimeFloor>,
+    /// Once it is cancelled, nothing more is begun. What is under way is waited for: a write that is cut off could reach the API server after
+    /// one of a newer document.
+    pub stop: CancellationToken,
 }
 
 impl Run {
@@ -118,6 +122,7 @@ impl Run {
             cluster: &self.cluster,
             concurrency: self.concurrency,
             versions: &self.versions,
+            stop: &self.stop,
         }
     }
 
@@ -152,7 +157,7 @@ impl Run {
             {
                 match answer {
                     Ok(()) => removed.push(key.clone()),
-                    Err(error) => failures.push(error.failure(key)),
+                    Err(failure) => failures.push(failure),
                 }
             }
             METRICS.objects_pruned.add(removed.len() as u64);
@@ -171,8 +176,12 @@ impl Run {
         failures
     }
 
-    async fn delete<'k>(&self, key: &'k ObjectKey) -> (&'k ObjectKey, Result<(), KubernetesError>) {
-        (key, self.cluster.delete(key).await)
+    async fn delete<'k>(&self, key: &'k ObjectKey) -> (&'k ObjectKey, Result<(), Failure>) {
+        if self.stop.is_cancelled() {
+            return (key, Err(overtaken(key)));
+        }
+        let answer = self.cluster.delete(key).await;
+        (key, answer.map_err(|error| error.failure(key)))
     }
 
     fn record(&self, document: &DocumentRef, record: &ApplyRecord) -> Result<(), Box<Failure>> {

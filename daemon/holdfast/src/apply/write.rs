@@ -12,9 +12,11 @@ use crate::{
 use futures::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use holdfast_core::{
     failure::Failure,
-    object::{PreparedObject, Wave},
+    object::{ObjectKey, PreparedObject, Wave},
 };
+use holdfast_protocol::Problem;
 use std::collections::HashSet;
+use tokio_util::sync::CancellationToken;
 
 /// Writes objects.
 #[derive(Clone, Copy)]
@@ -25,6 +27,8 @@ pub struct Writer<'a> {
     pub concurrency: usize,
     /// Told of each write, so that its echo in a watch is not taken for somebody else's.
     pub versions: &'a Versions,
+    /// Once it is cancelled, no further write begins; those under way are waited for.
+    pub stop: &'a CancellationToken,
 }
 
 impl Writer<'_> {
@@ -70,7 +74,7 @@ impl Writer<'_> {
                 .is_some_and(|object| object.wave() == Wave::Definitions)
             {
                 let answers = bounded(self.concurrency, self, &written, |this, object| {
-                    Box::pin(established(this.cluster, object))
+                    Box::pin(this.established(object))
                 });
                 failures.extend(answers.await.into_iter().filter_map(Result::err));
                 // The name of a definition is "plural.group".
@@ -83,7 +87,17 @@ impl Writer<'_> {
         failures
     }
 
+    async fn established(&self, definition: &PreparedObject) -> Result<(), Failure> {
+        tokio::select! {
+            answer = established(self.cluster, definition) => answer,
+            () = self.stop.cancelled() => Err(overtaken(&definition.key)),
+        }
+    }
+
     async fn one<'o>(&self, object: &'o PreparedObject) -> (&'o PreparedObject, Result<(), Failure>) {
+        if self.stop.is_cancelled() {
+            return (object, Err(overtaken(&object.key)));
+        }
         let writing = self.versions.begin(&object.key);
         let answer = match self.cluster.apply(object, Mode::Real).await {
             Ok(metadata) => {
@@ -94,6 +108,20 @@ impl Writer<'_> {
             Err(error) => Err(error.failure(&object.key)),
         };
         (object, answer)
+    }
+}
+
+/// What is not begun any more because something newer is to be done.
+pub(super) fn overtaken(key: &ObjectKey) -> Failure {
+    let problem = Problem::new(
+        holdfast_core::codes::APPLY_FAILED,
+        format!("{key} is left to newer work"),
+        "nothing: the newer work is under way",
+    );
+    Failure {
+        key: Some(key.clone()),
+        problem,
+        retryable: true,
     }
 }
 

@@ -1,9 +1,11 @@
 //! A small Kubernetes client: from a kubeconfig to a [`kube::Client`] that holds few connections and little memory.
 //!
 //! In: path of a kubeconfig. Out: a client. It guarantees: HTTP/1.1 only, no compression, at most two idle connections kept and
-//! those for seconds only, and no retries of its own: the caller decides.
+//! those for seconds only, no retries of its own (the caller decides), and certificates that are judged without a clock: the
+//! Kubernetes of a box that woke up in 1970 is still its own.
 
 use super::KubernetesError;
+use crate::enrol::tls;
 use hyper_util::{
     client::legacy::connect::HttpConnector,
     rt::{TokioExecutor, TokioTimer},
@@ -33,17 +35,26 @@ pub async fn connect(kubeconfig: &Path) -> Result<Client, KubernetesError> {
     let config = Config::from_custom_kubeconfig(parsed, &KubeConfigOptions::default())
         .await
         .map_err(|error| unusable(error.to_string()))?;
-    build(config).map_err(|error| unusable(error.to_string()))
+    let mut tls = config.rustls_client_config().map_err(|error| unusable(error.to_string()))?;
+    if let Some(authority) = config.root_cert.as_ref().filter(|_| !config.accept_invalid_certs) {
+        let verifier = tls::of_own_authority(authority).map_err(|error| unusable(error.to_string()))?;
+        tls.dangerous().set_certificate_verifier(verifier);
+    }
+    build(&config, tls).map_err(|error| unusable(error.to_string()))
 }
 
-fn build(config: Config) -> Result<Client, kube::Error> {
+fn build(config: &Config, tls: rustls::ClientConfig) -> Result<Client, kube::Error> {
     let mut http = HttpConnector::new();
     http.enforce_http(false);
     http.set_nodelay(true);
     http.set_connect_timeout(Some(Duration::from_secs(10)));
     // A watch that is silent for minutes is normal; a dead peer is found by the kernel's probes.
     http.set_keepalive(Some(Duration::from_secs(120)));
-    let connector = config.rustls_https_connector_with_connector(http)?;
+    let connector = hyper_rustls::HttpsConnectorBuilder::new()
+        .with_tls_config(tls)
+        .https_or_http()
+        .enable_http1()
+        .wrap_connector(http);
     let transport = hyper_util::client::legacy::Client::builder(TokioExecutor::new())
         .pool_timer(TokioTimer::new())
         .pool_idle_timeout(IDLE_CONNECTION)
@@ -55,5 +66,5 @@ fn build(config: Config) -> Result<Client, kube::Error> {
         .option_layer(config.auth_layer()?)
         .map_err(BoxError::from)
         .service(transport);
-    Ok(Client::new(service, config.default_namespace))
+    Ok(Client::new(service, config.default_namespace.clone()))
 }

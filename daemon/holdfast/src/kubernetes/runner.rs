@@ -11,7 +11,7 @@ use super::{
     process::bound_log,
     supervisor::{Begun, Supervisor},
 };
-use crate::pace::Pace;
+use crate::{pace::Pace, telemetry::metrics::METRICS};
 use holdfast_protocol::{Problem, report::Health};
 use std::{path::PathBuf, sync::Arc, time::Duration};
 use tokio::{
@@ -25,6 +25,8 @@ const HEALTHY_LIFE: Duration = Duration::from_mins(1);
 const LOG_CHECK: Duration = Duration::from_mins(10);
 /// Longest wait for the answer of one readiness question.
 const READY_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest wait between readiness questions once a start took longer than any should.
+const LATE_POLL: Duration = Duration::from_secs(10);
 /// First wait between readiness questions; it doubles up to the setting.
 const READY_POLL_MIN: Duration = Duration::from_millis(20);
 
@@ -69,7 +71,10 @@ impl Runner {
         loop {
             let config = self.wanted.borrow_and_update().clone();
             match supervisor.ensure(&config).await {
-                Ok(Begun::Started) => self.state.send_modify(|state| state.restarts += 1),
+                Ok(Begun::Started) => {
+                    METRICS.kubernetes_starts.add(1);
+                    self.state.send_modify(|state| state.restarts += 1);
+                }
                 Ok(Begun::Running) => {}
                 Err(error) => {
                     self.not_ready(Health::Degraded, Some(&error));
@@ -166,7 +171,13 @@ impl Runner {
                 changed
             });
             sleep(wait).await;
-            wait = (wait * 2).min(self.ready_poll);
+            // One that takes longer than any start should is not waited for at the same pace.
+            let longest = if begun.elapsed() > HEALTHY_LIFE {
+                self.ready_poll.max(LATE_POLL)
+            } else {
+                self.ready_poll
+            };
+            wait = (wait * 2).min(longest);
         }
     }
 

@@ -26,7 +26,7 @@ use std::{collections::HashMap, future::Future, sync::Arc, time::Duration};
 use tokio::{
     sync::{mpsc, watch},
     task::JoinHandle,
-    time::sleep,
+    time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
@@ -73,11 +73,21 @@ pub struct Driver {
     parts: Parts,
     state: State,
     cluster: Option<Arc<Cluster>>,
-    tasks: HashMap<Ticket, JoinHandle<()>>,
+    tasks: HashMap<Ticket, Task>,
     /// Apps of the documents that matter: of the newest, and of the one that is kept up.
     apps: HashMap<Digest, Vec<String>>,
     wanted_version: Option<String>,
 }
+
+/// Work under way, or a timer.
+struct Task {
+    handle: JoinHandle<()>,
+    /// Present where the work is to be asked to stop, and waited for.
+    stop: Option<CancellationToken>,
+}
+
+/// How long writes that are under way are waited for when they are overtaken.
+const STOP_PATIENCE: Duration = Duration::from_secs(5);
 
 /// What a document of the store says that is needed beside its objects.
 struct Recovered {
@@ -88,7 +98,7 @@ struct Recovered {
 
 impl Driver {
     /// Takes up what the store knows. Nothing of it needs a network or Kubernetes.
-    pub fn new(parts: Parts) -> Self {
+    pub async fn new(parts: Parts) -> Self {
         let mut driver = Self {
             parts,
             state: State::default(),
@@ -110,11 +120,13 @@ impl Driver {
         }
         let section = newest.as_ref().and_then(|(document, _)| document.k3s.clone());
         driver.want(section.as_ref());
-        driver.step(Event::Restarted {
-            newest: newest.map(|(document, step)| (document.reference, step)),
-            applied: applied.map(|document| document.reference),
-            proven: stored.proven,
-        });
+        driver
+            .step(Event::Restarted {
+                newest: newest.map(|(document, step)| (document.reference, step)),
+                applied: applied.map(|document| document.reference),
+                proven: stored.proven,
+            })
+            .await;
         driver
     }
 
@@ -145,34 +157,34 @@ impl Driver {
 
     /// Runs until shutdown.
     pub async fn run(mut self) {
-        self.follow_kubernetes();
+        self.follow_kubernetes().await;
         let shutdown = self.parts.shutdown.clone();
         loop {
             tokio::select! {
                 // Documents first: a newer one makes results of older work worthless.
                 biased;
                 () = shutdown.cancelled() => break,
-                Some(document) = self.parts.documents.recv() => self.accept(&document),
-                Some(event) = self.parts.events.recv() => self.step(event),
+                Some(document) = self.parts.documents.recv() => self.accept(&document).await,
+                Some(event) = self.parts.events.recv() => self.step(event).await,
                 changed = self.parts.kubernetes.changed() => {
                     if changed.is_err() {
                         break;
                     }
-                    self.follow_kubernetes();
+                    self.follow_kubernetes().await;
                 }
             }
-            self.tasks.retain(|_, task| !task.is_finished());
+            self.tasks.retain(|_, task| !task.handle.is_finished());
         }
         for task in self.tasks.values() {
-            task.abort();
+            task.handle.abort();
         }
     }
 
-    fn accept(&mut self, document: &VerifiedDocument) {
+    async fn accept(&mut self, document: &VerifiedDocument) {
         let reference = DocumentRef::of(document);
         self.remember(&reference, names(document.state()));
         self.want(document.state().k3s.as_ref());
-        self.step(Event::DocumentAccepted(reference));
+        self.step(Event::DocumentAccepted(reference)).await;
         // The commit left this for after the acknowledgement and the first request.
         let flushed = self.parts.objects.store.flush_floor();
         self.parts.recorder.check(flushed.as_ref().err());
@@ -213,7 +225,7 @@ impl Driver {
         }
     }
 
-    fn follow_kubernetes(&mut self) {
+    async fn follow_kubernetes(&mut self) {
         let (cluster, cause) = {
             let state = self.parts.kubernetes.borrow_and_update();
             (state.cluster.clone(), state.cause.clone())
@@ -227,7 +239,7 @@ impl Driver {
         if same {
             // The reason for waiting may be another one.
             if let (None, Some(problem)) = (&cluster, cause) {
-                self.step(Event::KubernetesLost { problem });
+                self.step(Event::KubernetesLost { problem }).await;
             }
             return;
         }
@@ -240,19 +252,19 @@ impl Driver {
                 }
                 .problem()
             });
-            self.step(Event::KubernetesLost { problem });
+            self.step(Event::KubernetesLost { problem }).await;
         }
         if self.cluster.is_some() {
             self.check_version();
-            self.step(Event::KubernetesReady);
+            self.step(Event::KubernetesReady).await;
         }
     }
 
-    fn step(&mut self, event: Event) {
+    async fn step(&mut self, event: Event) {
         match self.state.step(event) {
             Ok(effects) => {
                 for effect in effects {
-                    self.carry_out(effect);
+                    self.carry_out(effect).await;
                 }
             }
             Err(error) => tracing::error!(%error, "the reconcile machine refused an event"),
@@ -303,11 +315,11 @@ impl Driver {
         }
     }
 
-    fn carry_out(&mut self, effect: Effect) {
+    async fn carry_out(&mut self, effect: Effect) {
         match effect {
             Effect::FetchBlobs { ticket, document } => {
                 let fetcher = self.parts.fetcher.clone();
-                self.spawn(ticket, &document, async move |document| {
+                self.spawn(ticket, &document, None, async move |document| {
                     Some(match fetcher.fetch_all(&document.blobs).await {
                         Ok(()) => Event::BlobsReady { ticket },
                         Err(failure) => Event::BlobsFailed { ticket, failure },
@@ -315,8 +327,9 @@ impl Driver {
                 });
             }
             Effect::Apply { ticket, document } => {
-                let Some(run) = self.write_run() else { return };
-                self.spawn(ticket, &document, async move |document| {
+                let stop = CancellationToken::new();
+                let Some(run) = self.write_run(&stop) else { return };
+                self.spawn(ticket, &document, Some(stop), async move |document| {
                     let failures = run.document(&document).await;
                     METRICS.object_failures.add(failures.len() as u64);
                     Some(Event::ApplyFinished { ticket, failures })
@@ -327,8 +340,9 @@ impl Driver {
                 document,
                 keys,
             } => {
-                let Some(run) = self.write_run() else { return };
-                self.spawn(ticket, &document, async move |document| {
+                let stop = CancellationToken::new();
+                let Some(run) = self.write_run(&stop) else { return };
+                self.spawn(ticket, &document, Some(stop), async move |document| {
                     let failures = run.some(&document, &keys).await;
                     METRICS
                         .drift_corrected
@@ -355,9 +369,8 @@ impl Driver {
             }
             Effect::Cancel { ticket } => {
                 self.parts.observer.stop(ticket);
-                // On this one thread, an aborted task does nothing more, whenever it is dropped.
                 if let Some(task) = self.tasks.remove(&ticket) {
-                    task.abort();
+                    end(task).await;
                 }
             }
             Effect::Journal { document, step } => self.journal(&document, step),
@@ -416,11 +429,13 @@ impl Driver {
     }
 
     fn verify(&mut self, ticket: Ticket, document: &DocumentRef, recheck_all: bool) {
-        let Some(run) = self.write_run() else { return };
+        let Some(run) = self.write_run(&CancellationToken::new()) else {
+            return;
+        };
         let observer = self.parts.observer.clone();
         let events = self.parts.event_sender.clone();
         let apps = self.apps.get(&document.digest).cloned().unwrap_or_default();
-        self.spawn(ticket, document, async move |document| {
+        self.spawn(ticket, document, None, async move |document| {
             let prepared = match run.objects.document(&document) {
                 Ok(verified) => run.objects.prepare(verified.state(), Some(&run.cluster)).await,
                 Err(failure) => Err(failure),
@@ -428,8 +443,10 @@ impl Driver {
             let objects = match prepared {
                 Ok(objects) => objects,
                 Err(failure) => {
-                    tracing::error!(problem = %failure.problem, "a document's objects cannot be observed");
-                    return None;
+                    return Some(Event::ObservationFailed {
+                        ticket,
+                        failure: *failure,
+                    });
                 }
             };
             let targets = objects
@@ -458,7 +475,7 @@ impl Driver {
         });
     }
 
-    fn write_run(&self) -> Option<Run> {
+    fn write_run(&self, stop: &CancellationToken) -> Option<Run> {
         // The machine asks for writes only while Kubernetes is ready.
         let cluster = self.cluster.clone()?;
         Some(Run {
@@ -467,10 +484,17 @@ impl Driver {
             versions: self.parts.versions.clone(),
             concurrency: self.parts.settings.apply.concurrency,
             floor: self.parts.recorder.floor.clone(),
+            stop: stop.clone(),
         })
     }
 
-    fn spawn<W, F>(&mut self, ticket: Ticket, document: &DocumentRef, work: W)
+    fn spawn<W, F>(
+        &mut self,
+        ticket: Ticket,
+        document: &DocumentRef,
+        stop: Option<CancellationToken>,
+        work: W,
+    )
     where
         W: FnOnce(DocumentRef) -> F,
         F: Future<Output = Option<Event>> + Send + 'static,
@@ -483,17 +507,31 @@ impl Driver {
                 let _ = events.send(event);
             }
         };
-        self.tasks.insert(ticket, tokio::spawn(task.instrument(span)));
+        let handle = tokio::spawn(task.instrument(span));
+        self.tasks.insert(ticket, Task { handle, stop });
     }
 
     fn ring(&mut self, ticket: Ticket, wait: Duration, event: Event) {
         let events = self.parts.event_sender.clone();
-        let task = tokio::spawn(async move {
+        let handle = tokio::spawn(async move {
             sleep(wait).await;
             let _ = events.send(event);
         });
-        self.tasks.insert(ticket, task);
+        self.tasks.insert(ticket, Task { handle, stop: None });
     }
+}
+
+/// Ends work for good: whoever goes on after this is alone.
+async fn end(mut task: Task) {
+    if let Some(stop) = task.stop {
+        stop.cancel();
+        if timeout(STOP_PATIENCE, &mut task.handle).await.is_ok() {
+            return;
+        }
+    }
+    task.handle.abort();
+    // The error only says that it was aborted.
+    let _ = task.handle.await;
 }
 
 fn names(state: &DesiredState) -> Vec<String> {

@@ -11,9 +11,10 @@ use super::{
 use crate::{
     codes,
     enrol::tls,
-    identity::{Identity, clock::TimeFloor},
+    identity::Identity,
     pace::Pace,
     settings::Settings,
+    telemetry::metrics::METRICS,
 };
 use holdfast_protocol::{
     MAX_ENVELOPE_BYTES, NodeId, Problem, SchemaVersion,
@@ -68,8 +69,6 @@ pub struct Link {
     pub settings: Arc<Settings>,
     /// Who the node is; a renewed certificate is used from the next connect on.
     pub identity: watch::Receiver<Arc<Identity>>,
-    /// Trusted time, by which the broker's certificate is judged.
-    pub floor: Arc<TimeFloor>,
     /// Hints that there is something to send.
     pub signals: Signals,
     /// Where the state is told.
@@ -120,6 +119,8 @@ impl Link {
                     pace.reset();
                 }
             }
+            METRICS.link_failures.add(1);
+            METRICS.link_connected.set(0);
             tracing::info!(%problem, "no session");
             self.state.send_modify(|state| {
                 state.connected = false;
@@ -160,7 +161,7 @@ impl Link {
         identity: &Identity,
         broker: &BrokerAddress,
     ) -> Result<(AsyncClient, EventLoop), Problem> {
-        let tls = tls::authenticated(identity, &self.floor).map_err(|error| {
+        let tls = tls::authenticated(identity).map_err(|error| {
             Problem::new(
                 codes::IDENTITY_UNUSABLE,
                 error.to_string(),

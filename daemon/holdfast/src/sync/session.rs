@@ -11,7 +11,7 @@ use super::{
     link::{LinkState, Signals, presence, presence_topic},
     mailbox::Mailbox,
 };
-use crate::{codes, pace::Pace};
+use crate::{codes, pace::Pace, telemetry::metrics::METRICS};
 use futures::{StreamExt as _, stream};
 use holdfast_protocol::{
     NodeId, Problem,
@@ -215,6 +215,8 @@ impl<'a, M: Mailbox> Session<'a, M> {
     fn begin(&mut self, session_present: bool) -> Result<(), Problem> {
         tracing::info!(session_present, "connected");
         self.connected = true;
+        METRICS.link_connects.add(1);
+        METRICS.link_connected.set(1);
         self.state.send_modify(|state| {
             state.connected = true;
             state.cause = None;
