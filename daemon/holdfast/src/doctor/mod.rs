@@ -117,7 +117,7 @@ pub async fn examine(settings: &Result<Settings, SettingsError>) -> Examination 
     checks.push(local::identity(&identity));
     if let (Ok(Some(identity)), Some(floor)) = (&identity, &floor) {
         checks.push(local::certificate(identity, floor));
-        let (hub, brokers) = futures::join!(network::hub(identity, floor), network::brokers(identity, floor));
+        let (hub, brokers) = futures::join!(network::hub(identity), network::brokers(identity));
         checks.push(hub);
         checks.extend(brokers);
     }

@@ -7,7 +7,7 @@ use crate::{
         https::{HttpsError, Target},
         tls::{self, TlsError, Trust},
     },
-    identity::{Identity, clock::TimeFloor},
+    identity::Identity,
     sync::BrokerAddress,
 };
 use holdfast_protocol::Problem;
@@ -15,19 +15,19 @@ use rustls::ClientConfig;
 use std::sync::Arc;
 use tokio::{net::lookup_host, time::timeout};
 
-pub(super) async fn hub(identity: &Identity, floor: &Arc<TimeFloor>) -> Check {
+pub(super) async fn hub(identity: &Identity) -> Check {
     match Target::parse(&identity.hub_url) {
-        Ok(target) => reach("hub", &target, tls::anonymous(&Trust::of(identity, floor))).await,
+        Ok(target) => reach("hub", &target, tls::anonymous(&Trust::of(identity))).await,
         Err(error) => Check::problem("hub", Outcome::Fail, &(&error).into()),
     }
 }
 
-pub(super) async fn brokers(identity: &Identity, floor: &Arc<TimeFloor>) -> Vec<Check> {
+pub(super) async fn brokers(identity: &Identity) -> Vec<Check> {
     let checks = identity.brokers.iter().map(|broker| async move {
         match broker.parse::<BrokerAddress>() {
             Ok(address) => {
                 let target = Target::new(address.host, address.port);
-                reach("broker", &target, tls::authenticated(identity, floor)).await
+                reach("broker", &target, tls::authenticated(identity)).await
             }
             Err(error) => Check::fail("broker", error.to_string(), "correct the hub's broker addresses"),
         }

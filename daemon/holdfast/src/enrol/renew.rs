@@ -129,7 +129,7 @@ pub async fn renew(
         signature: Vec::new(),
     };
     request.signature = current.key.sign(&request.signed_bytes())?;
-    let tls = tls::anonymous(&Trust::of(current, floor)).map_err(HttpsError::from)?;
+    let tls = tls::anonymous(&Trust::of(current)).map_err(HttpsError::from)?;
     let answer: RenewAnswer = Target::parse(&current.hub_url)?
         .post(
             Arc::new(tls),

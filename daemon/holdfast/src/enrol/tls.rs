@@ -6,12 +6,12 @@
 //! - [`Trust::Hub`] after it: the chain must lead to a CA certificate of the enrolment's answer.
 //! - [`Trust::Public`] for a token without a pin: the system's public roots, and the system's clock.
 //!
-//! For the first two, the box's clock decides nothing, because it may be wrong by decades: a certificate that is "not yet valid" is
-//! accepted, and one that is over is refused only if the hub itself has signed a later time.
+//! For the first two, time decides nothing. The box's clock may be wrong by decades, and so may the hub's have been for an hour: were
+//! a certificate refused because of either, no box could be told so any more. The hub's CA is its own, so that a key of the hub that
+//! was lost is answered by another CA, which a renewal brings, and not by waiting; and documents are signed by other keys than TLS.
 
-use crate::identity::{Identity, clock::TimeFloor};
+use crate::identity::Identity;
 use holdfast_protocol::{Digest, enrol::key_pin};
-use jiff::Timestamp;
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
     client::{
@@ -42,8 +42,6 @@ pub enum Trust {
         ca_certificates: String,
         /// Whether a certificate from public roots will do as well.
         public_roots: bool,
-        /// Newest signed time.
-        floor: Arc<TimeFloor>,
     },
     /// The public roots of the system.
     Public,
@@ -73,11 +71,10 @@ pub enum TlsError {
 
 impl Trust {
     /// The trust of an enrolled node.
-    pub fn of(identity: &Identity, floor: &Arc<TimeFloor>) -> Self {
+    pub fn of(identity: &Identity) -> Self {
         Self::Hub {
             ca_certificates: identity.ca_certificates.clone(),
             public_roots: identity.public_roots,
-            floor: floor.clone(),
         }
     }
 }
@@ -88,11 +85,11 @@ pub fn anonymous(trust: &Trust) -> Result<ClientConfig, TlsError> {
 }
 
 /// A configuration that shows the node's certificate: for MQTT and for blobs. An expired one is shown as well; the hub decides.
-pub fn authenticated(identity: &Identity, floor: &Arc<TimeFloor>) -> Result<ClientConfig, TlsError> {
+pub fn authenticated(identity: &Identity) -> Result<ClientConfig, TlsError> {
     let unusable = |reason: String| TlsError::NodeCertificate { reason };
     let chain = certificates(&identity.certificate).map_err(unusable)?;
     let key: PrivateKeyDer<'static> = identity.key.for_tls();
-    builder(&Trust::of(identity, floor))?
+    builder(&Trust::of(identity))?
         .with_client_auth_cert(chain, key)
         .map_err(|error| unusable(error.to_string()))
 }
@@ -108,16 +105,27 @@ pub fn certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>, String> {
     Ok(chain)
 }
 
+/// A verifier for servers whose certificates come from these CA certificates (DER), as the Kubernetes of this box: like the hub's, it asks
+/// for chain, name and signature, and not for the time, which a box without a battery clock does not know.
+pub fn of_own_authority(ca_certificates: &[Vec<u8>]) -> Result<Arc<dyn ServerCertVerifier>, TlsError> {
+    let mut roots = RootCertStore::empty();
+    for certificate in ca_certificates {
+        roots
+            .add(CertificateDer::from(certificate.clone()))
+            .map_err(|error| TlsError::CaCertificates { reason: error.to_string() })?;
+    }
+    Ok(Arc::new(HubVerifier::new(&ring::default_provider(), Anchors::Roots(roots), None)))
+}
+
 type Builder = rustls::ConfigBuilder<ClientConfig, rustls::client::WantsClientCert>;
 
 fn builder(trust: &Trust) -> Result<Builder, TlsError> {
     let provider = Arc::new(ring::default_provider());
     let verifier: Arc<dyn ServerCertVerifier> = match trust {
-        Trust::Pin(pin) => Arc::new(HubVerifier::new(&provider, Anchors::Pin(*pin), None, None)),
+        Trust::Pin(pin) => Arc::new(HubVerifier::new(&provider, Anchors::Pin(*pin), None)),
         Trust::Hub {
             ca_certificates,
             public_roots,
-            floor,
         } => {
             let mut roots = RootCertStore::empty();
             let unreadable = |reason: String| TlsError::CaCertificates { reason };
@@ -131,12 +139,7 @@ fn builder(trust: &Trust) -> Result<Builder, TlsError> {
             } else {
                 None
             };
-            Arc::new(HubVerifier::new(
-                &provider,
-                Anchors::Roots(roots),
-                public,
-                Some(floor.clone()),
-            ))
+            Arc::new(HubVerifier::new(&provider, Anchors::Roots(roots), public))
         }
         Trust::Public => public(&provider)?,
     };
@@ -168,21 +171,14 @@ struct HubVerifier {
     algorithms: WebPkiSupportedAlgorithms,
     anchors: Anchors,
     public: Option<Arc<WebPkiServerVerifier>>,
-    floor: Option<Arc<TimeFloor>>,
 }
 
 impl HubVerifier {
-    fn new(
-        provider: &CryptoProvider,
-        anchors: Anchors,
-        public: Option<Arc<WebPkiServerVerifier>>,
-        floor: Option<Arc<TimeFloor>>,
-    ) -> Self {
+    fn new(provider: &CryptoProvider, anchors: Anchors, public: Option<Arc<WebPkiServerVerifier>>) -> Self {
         Self {
             algorithms: provider.signature_verification_algorithms,
             anchors,
             public,
-            floor,
         }
     }
 
@@ -208,25 +204,19 @@ impl HubVerifier {
             &certificate,
             roots,
             intermediates,
-            self.time_of_check(end_entity)?,
+            time_of_check(end_entity)?,
             self.algorithms.all,
         )?;
         verify_server_name(&certificate, server_name)
     }
+}
 
-    /// The first moment of the certificate's own life, or the newest time that the hub has signed, if that is later.
-    fn time_of_check(&self, end_entity: &CertificateDer<'_>) -> Result<UnixTime, Error> {
-        let (_, parsed) =
-            X509Certificate::from_der(end_entity).map_err(|_| Error::from(CertificateError::BadEncoding))?;
-        let begin = parsed.validity().not_before.timestamp();
-        let floor = self
-            .floor
-            .as_ref()
-            .and_then(|floor| floor.get())
-            .map_or(0, Timestamp::as_second);
-        let seconds = u64::try_from(begin.max(floor)).unwrap_or_default();
-        Ok(UnixTime::since_unix_epoch(Duration::from_secs(seconds)))
-    }
+/// The first moment of the certificate's own life: whatever the time is, it was valid then.
+fn time_of_check(end_entity: &CertificateDer<'_>) -> Result<UnixTime, Error> {
+    let (_, parsed) =
+        X509Certificate::from_der(end_entity).map_err(|_| Error::from(CertificateError::BadEncoding))?;
+    let begin = u64::try_from(parsed.validity().not_before.timestamp()).unwrap_or_default();
+    Ok(UnixTime::since_unix_epoch(Duration::from_secs(begin)))
 }
 
 /// The CA certificates among those that the server sent whose key has the pinned hash. They become the only anchors, so that the rest

@@ -158,8 +158,6 @@ metrics! {
     events_sent: Counter = "holdfast_events_sent_total";
     /// Events that wait for the link.
     outbox_events: Gauge = "holdfast_outbox_events";
-    /// Events that were dropped because the outbox was full.
-    outbox_dropped: Counter = "holdfast_outbox_dropped_total";
 }
 
 /// All metrics in Prometheus's text format, version 0.0.4.
