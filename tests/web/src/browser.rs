@@ -68,7 +68,7 @@ impl Browser {
         let http = Client::new();
         let base = format!("http://127.0.0.1:{port}");
         let mut options = json!({
-            "binary": program(&["chromium", "chromium-browser", "google-chrome"], "chromium")?,
+            "binary": program(&["chromium", "google-chrome", "chromium-browser"], "chromium")?,
             "args": [
                 "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
                 "--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage",
