@@ -137,7 +137,6 @@ pub async fn run(
 
     let mut parts = JoinSet::new();
     parts.spawn(tell_renewals(identity.clone(), intake.recorder.clone()));
-    parts.spawn(tell_renewals(identity.clone(), intake.recorder.clone()));
     parts.spawn(driver.run().instrument(tracing::info_span!("reconcile")));
     spawn_kubernetes(&mut parts, &settings, wanted_config, kubernetes);
     parts.spawn(
@@ -208,24 +207,6 @@ fn tell_start(recorder: &Recorder) {
         generation: None,
         problem: Some(problem),
     });
-}
-
-/// Tells the hub of each new certificate.
-async fn tell_renewals(mut identity: watch::Receiver<Arc<Identity>>, recorder: Recorder) {
-    while identity.changed().await.is_ok() {
-        let renewed = identity.borrow_and_update().clone();
-        let until = validity(&renewed.certificate)
-            .map(|(_, end)| format!(" until {end}"))
-            .unwrap_or_default();
-        // What the disk does not take is in the log and in the conditions already.
-        let _ = recorder.tell(News {
-            kind: EventKind::CertificateRenewed,
-            severity: Severity::Info,
-            message: format!("certificate renewed{until}"),
-            generation: None,
-            problem: None,
-        });
-    }
 }
 
 /// Tells the hub of each new certificate.
