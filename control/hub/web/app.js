@@ -71,7 +71,7 @@ function drawHeader() {
   const current = (address) => address === "#/" ? here === "#/" || here.startsWith("#/nodes") : here.startsWith(address);
   sign = h("span", { class: "sign", role: "status" });
   header.replaceChildren(
-    h("a", { class: "brand", href: "#/" }, h("img", { src: "assets/icon.svg", alt: "", width: 28, height: 28 }), "Holdfast"),
+    h("a", { class: "brand", href: "#/" }, h("img", { src: "assets/icon.svg", alt: "", width: 28, height: 28 }), h("span", { class: "product" }, "Holdfast")),
     h("nav", { class: "tabs", "aria-label": "Pages" }, NAV.map(([address, word]) => h("a", { href: address, "aria-current": current(address) ? "page" : null }, word))),
     sign,
     h("details", { class: "who-menu" },
