@@ -199,7 +199,7 @@ async fn pain_17_a_token_file_given_by_hand_is_wiped_and_a_refused_one_is_kept()
     assert!(file.exists());
 
     let (child, _notify) = daemon(&node).await;
-    let enrolled = run(&node, &["enrol", "--token-file", &name]).await;
+    let enrolled = run(&node, &["enrol", &format!("@{name}")]).await;
     assert_eq!(
         code(&enrolled),
         0,

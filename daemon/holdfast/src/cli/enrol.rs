@@ -55,7 +55,12 @@ pub(super) async fn run(arguments: EnrolArguments, common: &Common) -> Done {
     }
     show(common.output, &result, |result| {
         let notes = result.notes.iter().map(|note| ["\nnote: ", note].concat());
-        format!("enrolled as {} at {}{}\n", result.node, result.hub_url, notes.collect::<String>())
+        format!(
+            "enrolled as {} at {}{}\n",
+            result.node,
+            result.hub_url,
+            notes.collect::<String>()
+        )
     })?;
     if common.output == Output::Text && found.source == TokenSource::Given {
         say("the token is spent; it is of no use to anyone any more\n")?;
@@ -67,6 +72,7 @@ fn find(arguments: &EnrolArguments, settings: &Settings) -> Result<FoundToken, P
     match (arguments.token.as_deref(), &arguments.token_file) {
         (_, Some(path)) => token::from_file(path),
         (Some("-"), None) => token::from_stdin(),
+        (Some(text), None) if text.starts_with('@') => token::from_file(Path::new(&text[1..])),
         (Some(text), None) => Ok(FoundToken {
             token: token::parse(text)?,
             source: TokenSource::Given,

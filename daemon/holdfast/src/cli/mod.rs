@@ -84,7 +84,7 @@ pub enum Command {
 /// Where the token is.
 #[derive(Debug, Args)]
 pub struct EnrolArguments {
-    /// The token, or `-` to read it from standard input, where other users cannot see it.
+    /// The token, or `-` to read it from standard input, where other users cannot see it, or `@FILE` as `--token-file FILE`.
     #[arg(value_name = "TOKEN", conflicts_with = "token_file")]
     pub token: Option<String>,
     /// File that holds the token; wiped after success.
