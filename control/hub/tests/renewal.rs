@@ -187,3 +187,33 @@ async fn a_certificate_of_another_authority_makes_no_connection() {
         .await
         .unwrap();
 }
+
+#[tokio::test]
+async fn the_hub_renews_its_own_certificate_while_it_runs() {
+    let site = Site::new();
+    let lifetime = ("enrolment", "hub_certificate_lifetime = \"3s\"");
+    let hub = site.start_with(&[lifetime]).await;
+    let mut tls = support::tls(&hub.ca, None);
+    // A resumed session shows the certificate with which it began.
+    tls.resumption = rustls::client::Resumption::disabled();
+    let client = Client::builder()
+        .tls_backend_preconfigured(tls)
+        .pool_max_idle_per_host(0)
+        .tls_info(true)
+        .build()
+        .unwrap();
+    let shown = async || {
+        let response = client.get(format!("{}/healthz", hub.api)).send().await.ok()?;
+        let tls = response.extensions().get::<reqwest::tls::TlsInfo>()?;
+        tls.peer_certificate().map(<[u8]>::to_vec)
+    };
+    let first = eventually("an answer", shown).await;
+    let mut seen = std::collections::BTreeSet::from([first]);
+    eventually("three certificates", async || {
+        seen.extend(shown().await);
+        (seen.len() >= 3).then_some(())
+    })
+    .await;
+    // It waits for each to be due: no more than one a second.
+    assert!(site.log().matches("certificate was renewed").count() < 60);
+}

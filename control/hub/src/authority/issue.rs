@@ -16,7 +16,8 @@ use x509_parser::prelude::{FromDer as _, GeneralName, X509CertificationRequest};
 /// Lifetime of the CA: it cannot be changed without enrolling every node again, so it outlives them.
 const CA_LIFETIME: Duration = Duration::from_secs(40 * 366 * 86_400);
 
-/// How far back a certificate starts, for clocks that are behind.
+/// How far back a certificate starts at most, for clocks that are behind; never more than a tenth of its life, so that the
+/// renewal at two thirds of it lies ahead however short it is.
 const BACKDATED: Duration = Duration::from_secs(24 * 3_600);
 
 /// How long a revocation list counts; a new one is written on each start and each revocation.
@@ -233,7 +234,8 @@ fn params(common_name: &str, lifetime: Duration) -> Result<CertificateParams, Ke
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
     params.distinguished_name.push(DnType::CommonName, common_name);
-    params.not_before = moment!(now.as_second() - BACKDATED.as_secs().cast_signed());
+    let backdated = BACKDATED.min(lifetime / 10);
+    params.not_before = moment!(now.as_second() - backdated.as_secs().cast_signed());
     params.not_after = moment!(end.as_second());
     params.serial_number = Some(random_serial()?);
     params.is_ca = IsCa::ExplicitNoCa;

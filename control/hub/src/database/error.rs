@@ -92,3 +92,57 @@ impl From<sqlx::Error> for DatabaseError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sqlx::{SqlitePool, sqlite::SqliteConnectOptions};
+    use std::path::Path;
+
+    async fn open(path: &Path, read_only: bool) -> SqlitePool {
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .create_if_missing(!read_only)
+            .read_only(read_only);
+        let pool = sqlx::sqlite::SqlitePoolOptions::new().max_connections(1);
+        pool.connect_with(options).await.unwrap()
+    }
+
+    async fn code(pool: &SqlitePool, sql: &'static str) -> String {
+        let error = sqlx::query(sql).execute(pool).await.unwrap_err();
+        DatabaseError::from(error).problem().code.into_owned()
+    }
+
+    #[tokio::test]
+    async fn a_full_disk_a_read_only_file_and_damage_are_told_apart() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("test.db");
+        let pool = open(&path, false).await;
+        sqlx::query("CREATE TABLE t (a TEXT)")
+            .execute(&pool)
+            .await
+            .unwrap();
+        // SQLite answers to its own limit as to a full disk.
+        sqlx::query("PRAGMA max_page_count = 2")
+            .execute(&pool)
+            .await
+            .unwrap();
+        let insert = "INSERT INTO t (a) VALUES (hex(zeroblob(100000)))";
+        assert_eq!(code(&pool, insert).await, codes::DISK_FULL);
+        assert_eq!(
+            code(&pool, "INSERT INTO nothing (a) VALUES (1)").await,
+            codes::INTERNAL
+        );
+        pool.close().await;
+
+        let pool = open(&path, true).await;
+        assert_eq!(code(&pool, insert).await, codes::DISK_READ_ONLY);
+        pool.close().await;
+
+        let mut content = std::fs::read(&path).unwrap();
+        content[..1000].fill(0x5a);
+        crate::files::write(&path, &content, crate::files::PRIVATE).unwrap();
+        let pool = open(&path, true).await;
+        assert_eq!(code(&pool, "SELECT a FROM t").await, hub_codes::DATABASE_CORRUPT);
+    }
+}

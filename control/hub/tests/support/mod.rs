@@ -24,7 +24,6 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value, json};
 use std::{
-    future::Future,
     path::{Path, PathBuf},
     process::Stdio,
     sync::Arc,
@@ -416,7 +415,7 @@ pub fn client(ca: &str, identity: Option<(&str, &KeyPair)>) -> Client {
 }
 
 /// Asks again until there is an answer, or patience ends.
-pub async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, mut ask: impl FnMut() -> F) -> T {
+pub async fn eventually<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
     let end = Instant::now() + PATIENCE;
     let mut pace = tokio::time::interval(Duration::from_millis(50));
     loop {
