@@ -41,6 +41,24 @@ both! {
         assert!(rig.hub.with(|state| state.stored.iter().all(|(_, _, payload)| payload != "forged")));
     }
 
+    async fn a_retained_state_can_be_neither_removed_nor_replaced_by_another_node(rig: Rig) {
+        let victim = rig.node("victim").await;
+        let (id, identity) = (victim.id.clone(), victim.identity.clone());
+        rig.desire(&id, "kept").await;
+        victim.client.leave().await;
+        let mut attacker = rig.node("attacker").await;
+        let topic = Topic::down(&id, Down::Desired).to_string();
+        for payload in ["", "forged"] {
+            let answer = attacker.client.publish(&topic, payload).await;
+            assert_eq!(answer, Some(PublishAckReason::NotAuthorized));
+        }
+        let mut victim = rig.node_with("victim", identity).await;
+        assert_eq!(victim.client.message().await.1, "kept");
+        // A broker with a stored session may send it twice.
+        let more = victim.client.ping().await.unwrap();
+        assert!(more.iter().all(|(_, payload)| payload == "kept"), "{more:?}");
+    }
+
     async fn a_node_cannot_publish_with_wildcards(rig: Rig) {
         let mut victim = rig.node("victim").await;
         for topic in ["hf/v1/+/up/status", "hf/v1/#", "#", "hf/v1/attacker/up/#"] {
@@ -251,6 +269,25 @@ async fn revoking_ends_the_live_session_of_the_embedded_broker_at_once() {
         Some(DisconnectReasonCode::AdministrativeAction)
     );
     rig.hub.until_online("revoked", false).await;
+    rig.assert_untouched(&mut victim, "after").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restart_of_mosquitto_ends_the_session_of_a_revoked_node_and_of_no_other_for_long() {
+    let mut rig = Rig::start(Kind::Mosquitto).await;
+    let victim = rig.node("victim").await;
+    let mut revoked = rig.node("revoked").await;
+    let identity = revoked.identity.clone();
+    rig.revoke(&identity).await;
+    // As the README says: a reload alone leaves the live session alone.
+    assert!(revoked.client.ping().await.is_some());
+    rig.restart().await;
+    revoked.client.ended().await;
+    assert!(matches!(
+        rig.connect(&identity, Options::node("revoked")).await,
+        Err(Refused::Closed(_))
+    ));
+    let mut victim = rig.node_with("victim", victim.identity.clone()).await;
     rig.assert_untouched(&mut victim, "after").await;
 }
 

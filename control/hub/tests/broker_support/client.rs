@@ -174,7 +174,7 @@ impl Client {
         let packet_id = self.packet();
         let publish = Publish {
             dup: false,
-            retain: topic.ends_with("presence"),
+            retain: topic.ends_with("presence") || topic.ends_with("desired"),
             qos: QoS::AtLeastOnce,
             topic: topic.into(),
             packet_id: Some(packet_id),
