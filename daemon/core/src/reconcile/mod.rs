@@ -54,6 +54,8 @@ mod stages;
 #[cfg(test)]
 mod tests;
 mod upkeep;
+#[cfg(test)]
+mod upkeep_tests;
 
 pub use messages::{DocumentRef, Effect, Event, IllegalTransition, JournalStep, Report, Ticket};
 

@@ -127,14 +127,6 @@ impl Caller {
         );
     }
 
-    /// A failure of the whole run, or, of a correction, of all its objects.
-    fn failed_at(&self, under: Under, retryable: bool) -> Failure {
-        match under {
-            Under::Correct => Failure::of_document(failure(retryable).problem, retryable),
-            _ => failure(retryable),
-        }
-    }
-
     fn is(&self, ticket: Ticket, kind: Under) -> bool {
         self.under_way.get(&ticket) == Some(&kind)
     }
@@ -235,8 +227,8 @@ impl Caller {
             Under::Apply | Under::Correct => {
                 let failures = match kind {
                     0..128 => vec![],
-                    128..240 => vec![self.failed_at(under, true)],
-                    _ => vec![self.failed_at(under, false)],
+                    128..240 => vec![failure_of(under, true)],
+                    _ => vec![failure_of(under, false)],
                 };
                 if under == Under::Apply && failures.is_empty() {
                     self.applied.clone_from(&self.applying);
@@ -374,6 +366,14 @@ impl Caller {
             self.answer(next, 0);
         }
         panic!("no end is reached from {:#?}", self.state);
+    }
+}
+
+/// A failure of one object, or, of a correction, of all its objects.
+fn failure_of(under: Under, retryable: bool) -> Failure {
+    match under {
+        Under::Correct => Failure::of_document(failure(retryable).problem, retryable),
+        _ => failure(retryable),
     }
 }
 

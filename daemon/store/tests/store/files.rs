@@ -72,8 +72,10 @@ fn a_daemon_that_was_killed_leaves_no_lock() {
     let path = directory.path().join("lock");
     // One process, which holds the lock by an open file as a daemon does.
     let mut child = Command::new("sh")
-        .args(["-c", "exec 9>>\"$0\"; flock 9; echo locked; exec sleep 600"])
+        .args(["-c", "exec 9>>\"$0\"; flock 9; echo locked; exec cat"])
         .arg(&path)
+        // It ends with this test in any case: its input does.
+        .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
