@@ -41,7 +41,9 @@ pub fn run(options: &Options) -> Result<()> {
         shell::run(
             shell::command("go")
                 .current_dir(shell::root().join("tests/cluster"))
-                .args(["test", "./..."]),
+                // As build.sh compiles: other flags would compile all of Kubernetes a second time.
+                .env("CGO_ENABLED", "1")
+                .args(["test", "-trimpath", "-buildvcs=false", "./..."]),
         )?;
     }
     Ok(())
