@@ -126,10 +126,13 @@ impl Fetcher {
         let mut transfer = std::pin::pin!(transfer);
         tokio::select! {
             done = &mut transfer => done,
-            ended = connection => match ended {
-                Ok(()) => transfer.await,
-                Err(error) => Err(unreachable(error.to_string())),
-            },
+            ended = connection => {
+                if let Err(error) = ended {
+                    tracing::debug!(%error, "the connection for a blob ended");
+                }
+                // What came before the end still waits to be stored; the transfer meets the end by itself.
+                transfer.await
+            }
         }
     }
 }
