@@ -231,6 +231,22 @@ impl Hub {
         Ok(())
     }
 
+    /// One message of QoS 1 to the broker and back to this session.
+    pub async fn ping(&self) -> Result<()> {
+        let count = self.heard().presence.len();
+        let presence = serde_json::to_vec(&Presence {
+            schema: holdfast_protocol::SchemaVersion::CURRENT,
+            online: true,
+        })?;
+        let Some((client, _)) = &self.client else {
+            bail!("the hub has no session");
+        };
+        client
+            .publish("hf/v1/ping/up/presence", QoS::AtLeastOnce, false, presence)
+            .await?;
+        self.hear("the ping", |heard| heard.presence.len() > count).await.map(drop)
+    }
+
     /// Deletes a file of the broker's own, while it does not run.
     pub fn forget(&self, name: &str) -> Result<()> {
         match std::fs::remove_file(self.path(name)) {
