@@ -11,7 +11,7 @@ use crate::{
 use holdfast_protocol::NodeId;
 use jiff::Timestamp;
 use std::sync::{Arc, OnceLock};
-use tokio::sync::{Mutex, Notify, broadcast};
+use tokio::sync::{Mutex, Notify, broadcast, watch};
 use tokio_util::sync::CancellationToken;
 
 /// Changes kept for a slow reader of the live stream; one that is further behind is disconnected and reads everything anew.
@@ -24,6 +24,16 @@ pub enum Change {
     Changed(NodeId),
     /// It is gone.
     Deleted(NodeId),
+}
+
+/// The broker that runs.
+pub struct Attached {
+    /// The broker.
+    pub broker: Arc<dyn Broker>,
+    /// Where nodes find it, in the order to try.
+    pub addresses: Vec<String>,
+    /// Whether the hub is connected to it, where it is another process.
+    pub connected: Option<watch::Receiver<bool>>,
 }
 
 /// Everything that the parts of the hub share.
@@ -46,7 +56,7 @@ pub struct Hub {
     pub outbox: Notify,
     /// Ends everything.
     pub shutdown: CancellationToken,
-    broker: OnceLock<(Arc<dyn Broker>, Vec<String>)>,
+    broker: OnceLock<Attached>,
     revocation: Mutex<()>,
 }
 
@@ -74,22 +84,28 @@ impl Hub {
         }
     }
 
-    /// Says which broker runs, and at which addresses nodes find it.
-    pub fn set_broker(&self, broker: Arc<dyn Broker>, addresses: Vec<String>) {
+    /// Says which broker runs.
+    pub fn set_broker(&self, attached: Attached) {
         // Set once, by the composition root.
-        let _ = self.broker.set((broker, addresses));
+        let _ = self.broker.set(attached);
+    }
+
+    /// Whether the broker can be spoken to now.
+    pub fn broker_connected(&self) -> bool {
+        let connected = |attached: &Attached| attached.connected.as_ref().is_none_or(|watch| *watch.borrow());
+        self.broker.get().is_some_and(connected)
     }
 
     /// The broker, once it runs.
     pub fn broker(&self) -> Option<&Arc<dyn Broker>> {
-        self.broker.get().map(|(broker, _)| broker)
+        self.broker.get().map(|attached| &attached.broker)
     }
 
     /// Addresses of the broker, in the order that nodes try them.
     pub fn broker_addresses(&self) -> Vec<String> {
         self.broker
             .get()
-            .map(|(_, addresses)| addresses.clone())
+            .map(|attached| attached.addresses.clone())
             .unwrap_or_default()
     }
 

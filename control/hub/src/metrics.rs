@@ -42,6 +42,8 @@ figures! {
     NODES_HEALTH = "holdfast_hub_nodes_health", "gauge", ["health"];
     /// Documents and removals that the broker has not taken yet.
     OUTBOX_PENDING = "holdfast_hub_outbox_pending", "gauge", [];
+    /// 1 while the hub is connected to its broker, else 0; always 1 with the embedded one.
+    BROKER_CONNECTED = "holdfast_hub_broker_connected", "gauge", [];
     /// Documents and removals handed to the broker, by result (`ok`, `failed`).
     PUBLISHES = "holdfast_hub_publishes_total", "counter", ["result"];
     /// Messages of nodes by channel (`status`, `event`, `presence`) and result (`stored`, `known`, `refused`, `failed`).

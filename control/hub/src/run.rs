@@ -16,7 +16,7 @@ use crate::{
         operators as stored, reports,
     },
     files,
-    hub::Hub,
+    hub::{Attached, Hub},
     names::Names,
     publisher, server,
     tls::{self, Certificate},
@@ -31,7 +31,7 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-use tokio::{net::TcpListener, time::timeout};
+use tokio::{net::TcpListener, sync::watch, time::timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -176,7 +176,11 @@ pub async fn run(
     let broker = RunningBroker::start(&hub).await?;
     let listen_address = broker.as_broker().listen_address();
     let addresses = names.broker_addresses(&hub.config, &listen_address);
-    hub.set_broker(broker.as_broker(), addresses);
+    hub.set_broker(Attached {
+        broker: broker.as_broker(),
+        addresses,
+        connected: broker.connected(),
+    });
 
     let tasks = TaskTracker::new();
     let router = api::router(Arc::clone(&hub));
@@ -285,6 +289,13 @@ impl RunningBroker {
         match self {
             Self::Embedded(broker) => Arc::clone(broker) as _,
             Self::External(broker) => Arc::clone(broker) as _,
+        }
+    }
+
+    fn connected(&self) -> Option<watch::Receiver<bool>> {
+        match self {
+            Self::Embedded(_) => None,
+            Self::External(broker) => Some(broker.connected()),
         }
     }
 

@@ -329,6 +329,7 @@ async fn what_was_committed_is_published_after_a_power_cut() {
     let hub = site.start_with(&[("broker", &address)]).await;
     let node = fill(&hub).await;
     assert_eq!(hub.figure("holdfast_hub_outbox_pending").await, Some(1.0));
+    assert_eq!(hub.figure("holdfast_hub_broker_connected").await, Some(0.0));
     assert!(
         node.answer.brokers[0].ends_with(&port.to_string()),
         "{:?}",
@@ -354,6 +355,8 @@ async fn what_was_committed_is_published_after_a_power_cut() {
         (hub.figure("holdfast_hub_outbox_pending").await == Some(0.0)).then_some(())
     })
     .await;
+
+    assert_eq!(hub.figure("holdfast_hub_broker_connected").await, Some(1.0));
 
     // The node that connects now is given it.
     let mut options = MqttOptions::new("shop-17", "127.0.0.1", port);

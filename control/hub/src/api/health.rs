@@ -85,6 +85,11 @@ pub async fn metrics(State(hub): State<Arc<Hub>>, request: Request) -> Result<Re
             count(&|node| node.health == health),
         );
     }
+    figures.set(
+        metrics::BROKER_CONNECTED,
+        &[],
+        f64::from(u8::from(hub.broker_connected())),
+    );
     let pending = documents::count_pending(hub.database.read()).await?;
     figures.set(metrics::OUTBOX_PENDING, &[], pending as f64);
     let kind = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
