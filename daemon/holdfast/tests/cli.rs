@@ -345,3 +345,105 @@ async fn logs_come_in_the_form_that_was_asked_for() {
         child.kill().await.unwrap();
     }
 }
+
+#[tokio::test]
+async fn a_log_that_nobody_reads_any_more_ends_nothing() {
+    let node = TestBox::new("[log]\nlevel = \"trace\"\n");
+    let mut child = command(&node, &["run"]).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = tokio::io::BufReader::new(child.stderr.take().unwrap());
+    let mut line = String::new();
+    timeout(
+        PATIENCE,
+        tokio::io::AsyncBufReadExt::read_line(&mut lines, &mut line),
+    )
+    .await
+    .unwrap()
+    .unwrap();
+    drop(lines);
+    common::until("the daemon answers", async || {
+        code(&run(&node, &["status"]).await) == 3
+    })
+    .await;
+    for _ in 0..3 {
+        assert_eq!(
+            code(&run(&node, &["enrol", "--socket", "/nowhere", "hf1.cut"]).await),
+            2
+        );
+        assert_eq!(code(&run(&node, &["status"]).await), 3);
+    }
+    assert!(child.try_wait().unwrap().is_none(), "the daemon still runs");
+    assert_eq!(end(child, Signal::SIGTERM).await, 0);
+}
+
+#[tokio::test]
+async fn a_token_without_a_pin_enrols_and_renews_by_the_systems_roots() {
+    let hub = TestHub::start().await;
+    let node = TestBox::new("");
+    let mut token = hub.token("one");
+    token.ca_pin = None;
+    let token = token.to_string();
+    let refused = run(&node, &["enrol", &token]).await;
+    assert_ne!(code(&refused), 0, "not by the roots of this machine");
+    assert!(hub.enrolments.lock().unwrap().is_empty());
+
+    let roots = node.path("roots.pem");
+    put(&roots, &hub.authority.pem);
+    let mut enrol = command(&node, &["enrol", &token]);
+    let enrolled = timeout(PATIENCE, enrol.env("SSL_CERT_FILE", &roots).output())
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(
+        code(&enrolled),
+        0,
+        "{}",
+        String::from_utf8_lossy(&enrolled.stderr)
+    );
+
+    // As behind a reverse proxy: the hub's own CA is another one than that of its HTTPS certificate.
+    let identity = node.path("state/identity");
+    put(
+        &identity.join("hub-ca.pem"),
+        &common::hub::Authority::new("inner CA").pem,
+    );
+    put(&identity.join("time-floor"), "2050-01-01T00:00:00Z\n");
+    let mut child = command(&node, &["run"])
+        .env("SSL_CERT_FILE", &roots)
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    common::until("renewed", async || {
+        let renewed = fs::read_to_string(identity.join("hub-ca.pem")).unwrap();
+        renewed == hub.authority.pem
+    })
+    .await;
+    child.kill().await.unwrap();
+}
+
+#[tokio::test]
+async fn what_root_enrols_belongs_to_the_owner_of_the_state_directory() {
+    let hub = TestHub::start().await;
+    let node = TestBox::new("");
+    let state = node.path("state");
+    fs::create_dir(&state).unwrap();
+    fs::set_permissions(&state, fs::Permissions::from_mode(0o700)).unwrap();
+    // Only root can give files away; for others, everything is their own anyway.
+    if nix::unistd::geteuid().is_root() {
+        std::os::unix::fs::chown(&state, Some(4242), Some(4242)).unwrap();
+    }
+    let owner = |path: &std::path::Path| std::os::unix::fs::MetadataExt::uid(&fs::metadata(path).unwrap());
+    let wanted = owner(&state);
+    assert_eq!(
+        code(&run(&node, &["enrol", &hub.token("one").to_string()]).await),
+        0
+    );
+    for name in [
+        "lock",
+        "identity",
+        "identity/device.key",
+        "identity/node.json",
+        "identity/time-floor",
+    ] {
+        assert_eq!(owner(&state.join(name)), wanted, "{name}");
+    }
+}

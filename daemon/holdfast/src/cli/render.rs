@@ -117,7 +117,7 @@ fn whole(text: &mut Text, report: &StatusReport) {
     text.field(
         "kubernetes",
         format_args!(
-            "{}, {version}, started {} times",
+            "{}, {version}, starts by this daemon: {}",
             health(kubernetes.health),
             kubernetes.restarts
         ),

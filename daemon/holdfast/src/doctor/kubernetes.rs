@@ -66,7 +66,7 @@ pub(super) async fn program(settings: &Settings) -> Check {
         return Check::warn(
             NAME,
             format!(
-                "{}: {version}; k3s needs root, and this command does not run as root",
+                "{}: {version}; a real k3s needs root, and this command does not run as root",
                 path.display()
             ),
             "run holdfast as root, as the systemd unit does",

@@ -79,7 +79,7 @@ async fn steps(target: &Target, tls: Result<ClientConfig, TlsError>) -> Result<S
         .await
         .map_err(|error| Problem::from(&error))?;
     Ok(format!(
-        "{} answers and proves who it is ({count} addresses)",
+        "{} answers and proves who it is (addresses: {count})",
         target.authority()
     ))
 }

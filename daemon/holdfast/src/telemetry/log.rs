@@ -21,7 +21,10 @@ pub fn start(settings: &Log) -> Result<(), TryInitError> {
         .level
         .parse()
         .unwrap_or_else(|_| Targets::new().with_default(Level::INFO));
-    let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr);
+    // A line that nobody takes is lost; complaining about it on the same stream would end the process.
+    let lines = tracing_subscriber::fmt::layer()
+        .with_writer(io::stderr)
+        .log_internal_errors(false);
     let layer = match settings.format.as_str() {
         "json" => lines.json().flatten_event(true).boxed(),
         "journal" => lines
