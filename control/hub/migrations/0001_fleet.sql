@@ -106,7 +106,7 @@ CREATE TABLE document_blobs (
 -- What the broker has not taken yet. A row goes only when the broker took what it asks for, and nothing newer came since.
 CREATE TABLE outbox (
     node     TEXT PRIMARY KEY NOT NULL,
-    action   TEXT NOT NULL CHECK (action IN ('publish', 'forget')),
+    action   TEXT NOT NULL CHECK (action IN ('publish', 'forget', 'replace')),
     revision BIGINT NOT NULL
 );
 

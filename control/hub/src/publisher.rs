@@ -4,6 +4,7 @@
 //! Caveat: a crash between the two publishes the same document again, which nodes know by its digest.
 
 use crate::{
+    broker::{Broker, BrokerError},
     database::{
         Result,
         documents::{self, Action, Pending},
@@ -81,18 +82,14 @@ async fn drain(hub: &Arc<Hub>) -> Result<bool> {
 
 async fn perform(hub: &Hub, row: &Pending) -> bool {
     let Some(broker) = hub.broker() else { return false };
-    let topic = Topic::down(&row.node, Down::Desired);
     let result = match row.action {
-        Action::Publish => match documents::envelope(hub.database.read(), &row.node).await {
-            Ok(Some(envelope)) => broker.publish_retained(&topic, Bytes::from(envelope)).await,
-            Ok(None) => Ok(()),
-            Err(error) => {
-                tracing::error!(%error, node = %row.node, "a document cannot be read");
-                return false;
-            }
-        },
-        Action::Forget => match broker.clear_retained(&topic).await {
+        Action::Publish => publish(hub, broker.as_ref(), row).await,
+        Action::Forget => match broker.clear_retained(&topic(row)).await {
             Ok(()) => broker.disconnect(&row.node).await,
+            Err(error) => Err(error),
+        },
+        Action::Replace => match broker.disconnect(&row.node).await {
+            Ok(()) => publish(hub, broker.as_ref(), row).await,
             Err(error) => Err(error),
         },
     };
@@ -107,5 +104,19 @@ async fn perform(hub: &Hub, row: &Pending) -> bool {
             tracing::warn!(%error, node = %row.node, action = ?row.action, "the broker did not take it; trying again");
             false
         }
+    }
+}
+
+fn topic(row: &Pending) -> Topic {
+    Topic::down(&row.node, Down::Desired)
+}
+
+async fn publish(hub: &Hub, broker: &dyn Broker, row: &Pending) -> std::result::Result<(), BrokerError> {
+    match documents::envelope(hub.database.read(), &row.node).await {
+        Ok(Some(envelope)) => broker.publish_retained(&topic(row), Bytes::from(envelope)).await,
+        Ok(None) => Ok(()),
+        Err(error) => Err(BrokerError::Unavailable(format!(
+            "the document cannot be read: {error}"
+        ))),
     }
 }

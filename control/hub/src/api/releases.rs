@@ -131,24 +131,22 @@ pub async fn assign(
         ));
     }
     let mut tx = hub.database.write().await?;
-    let known: BTreeMap<NodeId, _> = nodes::all_labels(&mut tx).await?.into_iter().collect();
-    let mut chosen: BTreeSet<&NodeId> = BTreeSet::new();
-    for node in &request.nodes {
-        let (node, _) = known.get_key_value(node).ok_or_else(|| unknown(node))?;
+    let mut chosen = BTreeSet::new();
+    for node in request.nodes {
+        nodes::labels(&mut tx, &node)
+            .await?
+            .ok_or_else(|| unknown(&node))?;
         chosen.insert(node);
     }
     if let Some(selector) = &selector {
-        chosen.extend(
-            known
-                .iter()
-                .filter(|(_, labels)| selector.matches(labels))
-                .map(|(node, _)| node),
-        );
+        let all = nodes::all_labels(&mut tx).await?;
+        let meant = all.into_iter().filter(|(_, labels)| selector.matches(labels));
+        chosen.extend(meant.map(|(node, _)| node));
     }
     let mut generations = BTreeMap::new();
-    for &node in &chosen {
-        let generation = releases::assign(&hub, &mut tx, node, &release, content).await?;
-        generations.insert(node.clone(), generation);
+    for node in chosen {
+        let generation = releases::assign(&hub, &mut tx, &node, &release, content).await?;
+        generations.insert(node, generation);
     }
     let shown: Vec<_> = generations
         .iter()

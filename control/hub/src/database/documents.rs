@@ -12,6 +12,8 @@ pub enum Action {
     Publish,
     /// End its session and drop its document.
     Forget,
+    /// End the session of a node that is gone, and take the newest document of the one that has its name now.
+    Replace,
 }
 
 /// A row of the outbox.
@@ -128,16 +130,19 @@ pub async fn store(
     enqueue(tx, node, Action::Publish).await
 }
 
-/// Asks the broker, in time, to do something about a node; replaces what was asked before.
+/// Asks the broker, in time, to do something about a node; replaces what was asked before, except that a session that was to be
+/// ended is ended.
 pub async fn enqueue(tx: &mut Write, node: &NodeId, action: Action) -> Result<()> {
     let revision = next(tx, "outbox").await?;
     let action = match action {
         Action::Publish => "publish",
         Action::Forget => "forget",
+        Action::Replace => "replace",
     };
     sqlx::query(
         "INSERT INTO outbox (node, action, revision) VALUES ($1, $2, $3) \
-         ON CONFLICT (node) DO UPDATE SET action = excluded.action, revision = excluded.revision",
+         ON CONFLICT (node) DO UPDATE SET revision = excluded.revision, action = CASE \
+         WHEN outbox.action <> 'publish' AND excluded.action = 'publish' THEN 'replace' ELSE excluded.action END",
     )
     .bind(node.as_str())
     .bind(action)
@@ -161,6 +166,7 @@ pub async fn pending(pool: &SqlitePool, limit: u32) -> Result<Vec<Pending>> {
                 action: match action.as_str() {
                     "publish" => Action::Publish,
                     "forget" => Action::Forget,
+                    "replace" => Action::Replace,
                     other => return Err(DatabaseError::value("outbox action", &other)),
                 },
                 revision,
@@ -213,4 +219,50 @@ pub async fn names_blob(pool: &SqlitePool, node: &NodeId, digest: &Digest) -> Re
             .fetch_one(pool)
             .await?;
     Ok(found > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::database::Database;
+
+    #[tokio::test]
+    async fn a_session_that_was_to_be_ended_is_ended_whatever_comes_after() {
+        let directory = tempfile::tempdir().unwrap();
+        let database = Database::open(&directory.path().join("hub.db")).await.unwrap();
+        let node: NodeId = "shop-17".parse().unwrap();
+        let mut actions = Vec::new();
+        for action in [
+            Action::Publish,
+            Action::Forget,
+            Action::Publish,
+            Action::Publish,
+            Action::Forget,
+        ] {
+            let mut tx = database.write().await.unwrap();
+            enqueue(&mut tx, &node, action).await.unwrap();
+            tx.commit().await.unwrap();
+            let pending = pending(database.read(), 10).await.unwrap();
+            assert_eq!(pending.len(), 1);
+            actions.push(pending[0].clone());
+        }
+        let found: Vec<_> = actions.iter().map(|row| row.action).collect();
+        let expected = [
+            Action::Publish,
+            Action::Forget,
+            Action::Replace,
+            Action::Replace,
+            Action::Forget,
+        ];
+        assert_eq!(found, expected);
+        // What was done of an older version leaves the newer one to be done.
+        let mut tx = database.write().await.unwrap();
+        done(&mut tx, &actions[3]).await.unwrap();
+        tx.commit().await.unwrap();
+        assert_eq!(count_pending(database.read()).await.unwrap(), 1);
+        let mut tx = database.write().await.unwrap();
+        done(&mut tx, &actions[4]).await.unwrap();
+        tx.commit().await.unwrap();
+        assert_eq!(count_pending(database.read()).await.unwrap(), 0);
+    }
 }
