@@ -45,7 +45,8 @@ async fn uid(node: &Node) -> Result<Value> {
 async fn a_corrupt_store_is_set_aside_reported_and_filled_again_without_touching_what_runs() -> Result<()> {
     let site = Site::start().await?;
     let (mut node, before) = running(&site, "corrupt").await?;
-    node.kill().await?;
+    // In good order, so that all is in the one file: what a kill leaves beside it would heal the damage.
+    node.stop().await?;
     let database = node.directory.join("state/store/node.db");
     let mut bytes = fs::read(&database)?;
     let length = bytes.len();
@@ -72,8 +73,10 @@ async fn a_corrupt_store_is_set_aside_reported_and_filled_again_without_touching
     let aside = fs::read_dir(node.directory.join("state/store"))?
         .filter_map(Result::ok)
         .filter(|entry| {
-            entry.file_name().to_string_lossy().starts_with("node.db.")
-                && entry.file_name().to_string_lossy().contains("quarantine")
+            entry
+                .file_name()
+                .to_string_lossy()
+                .starts_with("node.db.damaged-")
         })
         .count();
     ensure!(aside >= 1, "the damaged file was not kept");
@@ -197,7 +200,16 @@ async fn pain_17_a_token_is_single_use_hashed_at_rest_and_wiped_after_use() -> R
     fs::File::create(&file)?.write_all(token.as_bytes())?;
     fs::set_permissions(&file, fs::Permissions::from_mode(0o600))?;
     node.start().await?;
-    node.enrol(&format!("@{}", file.display())).await?;
+    let file_name = file.to_string_lossy().into_owned();
+    let enrolled = node
+        .command(&["enrol", "--token-file", &file_name])?
+        .output()
+        .await?;
+    ensure!(
+        enrolled.status.success(),
+        "{}",
+        String::from_utf8_lossy(&enrolled.stderr)
+    );
     ensure!(!file.exists(), "the token's file is still there");
 
     let mut other = site.prepare_node("other")?;
@@ -238,7 +250,7 @@ async fn a_second_daemon_and_a_newer_schema_are_refused_by_name() -> Result<()> 
     ensure!(!second.status.success() && told.contains("another"), "{told}");
     node.stop().await?;
     let database = rusqlite::Connection::open(node.directory.join("state/store/node.db"))?;
-    database.pragma_update(None, "user_version", 9_999)?;
+    database.pragma_update(None, "user_version", 99)?;
     drop(database);
     let newer = node.command(&["run"])?.output().await?;
     let told = String::from_utf8_lossy(&newer.stderr).into_owned();
