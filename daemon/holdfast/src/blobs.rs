@@ -42,7 +42,9 @@ impl Fetcher {
             if self.blobs.contains(blob.digest, blob.size) {
                 continue;
             }
-            self.fetch(blob).await.inspect_err(|_| METRICS.blob_failures.add(1))?;
+            self.fetch(blob)
+                .await
+                .inspect_err(|_| METRICS.blob_failures.add(1))?;
         }
         Ok(())
     }
@@ -60,8 +62,7 @@ impl Fetcher {
         };
         let identity = self.identity.borrow().clone();
         let target = Target::parse(&identity.hub_url).map_err(|error| unreachable(error.to_string()))?;
-        let config =
-            tls::authenticated(&identity).map_err(|error| unreachable(error.to_string()))?;
+        let config = tls::authenticated(&identity).map_err(|error| unreachable(error.to_string()))?;
         let mut writer = self
             .blobs
             .writer(blob.digest, blob.size)

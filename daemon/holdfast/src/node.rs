@@ -87,11 +87,7 @@ pub async fn run(
             apps,
         },
     );
-    let objects = Objects {
-        store: store.clone(),
-        blobs: blobs.clone(),
-        identity: identity.clone(),
-    };
+    let objects = Objects::new(store.clone(), blobs.clone(), identity.clone());
     let driver = Driver::new(Parts {
         settings: settings.clone(),
         objects: objects.clone(),

@@ -36,7 +36,10 @@ impl BlobServer {
         let verifier = WebPkiClientVerifier::builder(Arc::new(roots)).build()?;
         let config = ServerConfig::builder()
             .with_client_cert_verifier(verifier)
-            .with_single_cert(vec![certificate], PrivateKeyDer::from_pem_slice(key.serialize_pem().as_bytes())?)?;
+            .with_single_cert(
+                vec![certificate],
+                PrivateKeyDer::from_pem_slice(key.serialize_pem().as_bytes())?,
+            )?;
         let acceptor = TlsAcceptor::from(Arc::new(config));
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let url = format!("https://localhost:{}", listener.local_addr()?.port());
@@ -58,7 +61,11 @@ impl BlobServer {
                     .lines()
                     .find_map(|line| line.to_lowercase().strip_prefix("range: ").map(str::to_owned))
                     .unwrap_or_default();
-                let begin: usize = range.trim_start_matches("bytes=").trim_end_matches('-').parse().unwrap();
+                let begin: usize = range
+                    .trim_start_matches("bytes=")
+                    .trim_end_matches('-')
+                    .parse()
+                    .unwrap();
                 log.lock().unwrap().push((path, range));
                 let rest = &content[begin..];
                 let answer = format!(
@@ -120,16 +127,23 @@ async fn a_blob_is_fetched_on_after_each_cut_and_then_applied() -> Result<()> {
 #[tokio::test]
 async fn a_blob_with_another_content_is_refused_by_name() -> Result<()> {
     let hub = Hub::start().await?;
-    let content = Value::from(vec![config_map("forged", "1")]).to_string().into_bytes();
+    let content = Value::from(vec![config_map("forged", "1")])
+        .to_string()
+        .into_bytes();
     let wanted = Digest::of(&vec![b'x'; content.len()]);
     let size = content.len();
     let server = BlobServer::start(&hub, content, Vec::new()).await?;
     let node = node_with_blobs(&hub, "careful", &server).await?;
     node.publish(&hub, 1, &[blob_app(wanted, size)]).await?;
     let status = node
-        .until("the document failed", |status| status.generation.phase == Phase::Failed)
+        .until("the document failed", |status| {
+            status.generation.phase == Phase::Failed
+        })
         .await?;
-    assert_eq!(status.generation.cause.context("a cause")?.code, codes::BLOB_DIGEST_MISMATCH);
+    assert_eq!(
+        status.generation.cause.context("a cause")?.code,
+        codes::BLOB_DIGEST_MISMATCH
+    );
     hub.hear_event(EventKind::DocumentFailed).await?;
     assert!(node.object("blobs", "configmap", "forged").await?.is_none());
     Ok(())

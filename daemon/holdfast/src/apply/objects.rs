@@ -15,7 +15,10 @@ use holdfast_protocol::{
     document::{BlobRef, DesiredState},
 };
 use holdfast_store::{Blobs, Store};
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, PoisonError},
+};
 use tokio::sync::watch;
 
 /// Where documents and their blobs are.
@@ -27,11 +30,32 @@ pub struct Objects {
     pub blobs: Blobs,
     /// The node's name and the keys it trusts.
     pub identity: watch::Receiver<Arc<Identity>>,
+    fresh: Arc<Mutex<Option<VerifiedDocument>>>,
 }
 
 impl Objects {
+    /// Documents of this store.
+    pub fn new(store: Arc<Store>, blobs: Blobs, identity: watch::Receiver<Arc<Identity>>) -> Self {
+        Self {
+            store,
+            blobs,
+            identity,
+            fresh: Arc::default(),
+        }
+    }
+
+    /// Takes a document that has just passed admission, so that its first use needs no second look at the disk.
+    pub fn hand_over(&self, document: VerifiedDocument) {
+        *self.fresh.lock().unwrap_or_else(PoisonError::into_inner) = Some(document);
+    }
+
     /// A stored document, after it passed admission again.
     pub fn document(&self, document: &DocumentRef) -> Result<VerifiedDocument, Box<Failure>> {
+        // Taken out, not copied: nobody keeps the document in memory after its first use.
+        let fresh = self.fresh.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(fresh) = fresh.filter(|fresh| fresh.digest() == document.digest) {
+            return Ok(fresh);
+        }
         let stored = self
             .store
             .document(document.digest)

@@ -1,6 +1,9 @@
 //! One run over a document: plan, write, prune, record.
 
-use super::{Objects, Writer, write::{bounded, overtaken}};
+use super::{
+    Objects, Writer,
+    write::{bounded, overtaken},
+};
 use crate::{
     failpoint,
     identity::clock::TimeFloor,

@@ -35,7 +35,9 @@ pub async fn connect(kubeconfig: &Path) -> Result<Client, KubernetesError> {
     let config = Config::from_custom_kubeconfig(parsed, &KubeConfigOptions::default())
         .await
         .map_err(|error| unusable(error.to_string()))?;
-    let mut tls = config.rustls_client_config().map_err(|error| unusable(error.to_string()))?;
+    let mut tls = config
+        .rustls_client_config()
+        .map_err(|error| unusable(error.to_string()))?;
     if let Some(authority) = config.root_cert.as_ref().filter(|_| !config.accept_invalid_certs) {
         let verifier = tls::of_own_authority(authority).map_err(|error| unusable(error.to_string()))?;
         tls.dangerous().set_certificate_verifier(verifier);

@@ -14,7 +14,7 @@ use crate::{
 use holdfast_core::{
     admission::{VerifiedDocument, readmit},
     backoff::Backoff,
-    reconcile::{Correction, DocumentRef, Effect, Event, JournalStep, State, Ticket},
+    reconcile::{Correction, DocumentRef, Effect, Event, JournalStep, Stage, State, Ticket},
 };
 use holdfast_protocol::{
     Digest, Problem,
@@ -164,7 +164,7 @@ impl Driver {
                 // Documents first: a newer one makes results of older work worthless.
                 biased;
                 () = shutdown.cancelled() => break,
-                Some(document) = self.parts.documents.recv() => self.accept(&document).await,
+                Some(document) = self.parts.documents.recv() => self.accept(document).await,
                 Some(event) = self.parts.events.recv() => self.step(event).await,
                 changed = self.parts.kubernetes.changed() => {
                     if changed.is_err() {
@@ -180,14 +180,18 @@ impl Driver {
         }
     }
 
-    async fn accept(&mut self, document: &VerifiedDocument) {
-        let reference = DocumentRef::of(document);
+    async fn accept(&mut self, document: VerifiedDocument) {
+        let reference = DocumentRef::of(&document);
         self.remember(&reference, names(document.state()));
         self.want(document.state().k3s.as_ref());
+        self.parts.objects.hand_over(document);
         self.step(Event::DocumentAccepted(reference)).await;
-        // The commit left this for after the acknowledgement and the first request.
-        let flushed = self.parts.objects.store.flush_floor();
-        self.parts.recorder.check(flushed.as_ref().err());
+        // The commit left this for after the acknowledgement. Where writing has begun, the record of that will do it: a disk is slower than
+        // the first request.
+        if !matches!(self.state.stage(), Stage::Applying { .. }) {
+            let flushed = self.parts.objects.store.flush_floor();
+            self.parts.recorder.check(flushed.as_ref().err());
+        }
     }
 
     fn remember(&mut self, document: &DocumentRef, apps: Vec<String>) {
@@ -494,8 +498,7 @@ impl Driver {
         document: &DocumentRef,
         stop: Option<CancellationToken>,
         work: W,
-    )
-    where
+    ) where
         W: FnOnce(DocumentRef) -> F,
         F: Future<Output = Option<Event>> + Send + 'static,
     {

@@ -9,12 +9,7 @@ use super::{
     session::{Ending, Session},
 };
 use crate::{
-    codes,
-    enrol::tls,
-    identity::Identity,
-    pace::Pace,
-    settings::Settings,
-    telemetry::metrics::METRICS,
+    codes, enrol::tls, identity::Identity, pace::Pace, settings::Settings, telemetry::metrics::METRICS,
 };
 use holdfast_protocol::{
     MAX_ENVELOPE_BYTES, NodeId, Problem, SchemaVersion,

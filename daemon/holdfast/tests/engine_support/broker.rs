@@ -114,7 +114,7 @@ impl Hub {
         let text = format!(
             "{user}listener {} 127.0.0.1\ncafile {directory}/ca.pem\ncertfile {directory}/server.pem\n\
              keyfile {directory}/server.key\nrequire_certificate true\nuse_identity_as_username true\n\
-             max_packet_size 2000000\npersistence true\npersistence_location {directory}/\nautosave_interval 1\n",
+             max_packet_size 2000000\nset_tcp_nodelay true\npersistence true\npersistence_location {directory}/\nautosave_interval 1\n",
             self.port
         );
         std::fs::write(self.path("mosquitto.conf"), text)?;
@@ -165,6 +165,9 @@ impl Hub {
             .set_session_expiry_interval(Some(3600))
             .set_max_packet_size(Some(4_000_000))
             .set_keep_alive(Duration::from_secs(5));
+        let mut network = options.network_options();
+        network.set_tcp_nodelay(true);
+        options.set_network_options(network);
         let (client, mut events) = AsyncClient::new(options, 64);
         let heard = self.heard.clone();
         let (subscribed, mut ready) = watch::channel(false);
@@ -244,7 +247,9 @@ impl Hub {
         client
             .publish("hf/v1/ping/up/presence", QoS::AtLeastOnce, false, presence)
             .await?;
-        self.hear("the ping", |heard| heard.presence.len() > count).await.map(drop)
+        self.hear("the ping", |heard| heard.presence.len() > count)
+            .await
+            .map(drop)
     }
 
     /// Deletes a file of the broker's own, while it does not run.
