@@ -23,7 +23,11 @@ use crate::{
 use holdfast_protocol::Problem;
 use holdfast_store::{Options, StateLock, Store};
 use jiff::Timestamp;
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use tokio::{
     net::{TcpListener, UnixListener},
     sync::{mpsc, oneshot, watch},
@@ -35,6 +39,9 @@ use tokio_util::sync::CancellationToken;
 /// How often a box that waits for its token looks for the token file. The file may come with a mount (a USB stick, the EFI system
 /// partition), which no file watch sees. Once the box is enrolled, nobody looks.
 const LOOK_FOR_TOKEN: Duration = Duration::from_secs(10);
+/// A token that the hub refused is tried again after this many times `enrolment.retry_max`: what was wrong may have been mended at the
+/// hub, and nobody comes to the box to say so.
+const REFUSED: u32 = 4;
 /// How long the parts may take to end.
 const DRAIN: Duration = Duration::from_secs(10);
 
@@ -255,27 +262,37 @@ impl Life {
         tracing::info!("not enrolled; waiting for a token");
         let enrolment = &self.settings.enrolment;
         let mut pace = Pace::new(enrolment.retry_min, enrolment.retry_max);
-        let mut refused: Option<String> = None;
+        // The token that was tried last, and when it is tried again.
+        let mut tried: Option<(String, Instant)> = None;
         loop {
-            let next = match token::find(enrolment) {
-                Some(Ok(found)) if refused.as_ref() != Some(&found.token.id) => {
-                    match self.try_once(&found).await {
-                        Ok((identity, _)) => return identity,
-                        Err(error) if error.is_transient() => Some(pace.next_wait()),
-                        Err(_) => {
-                            // Asking again with the same token would give the same answer; another one may come.
-                            refused = Some(found.token.id);
-                            None
+            match token::find(enrolment) {
+                Some(Ok(found)) => {
+                    let now = Instant::now();
+                    let rests = tried
+                        .as_ref()
+                        .is_some_and(|(id, again)| *id == found.token.id && now < *again);
+                    if !rests {
+                        match self.try_once(&found).await {
+                            Ok((identity, _)) => return identity,
+                            Err(error) => {
+                                let wait = if error.is_transient() {
+                                    pace.next_wait()
+                                } else {
+                                    enrolment.retry_max * REFUSED
+                                };
+                                tried = Some((found.token.id, Instant::now() + wait));
+                            }
                         }
                     }
                 }
-                Some(Err(problem)) => {
-                    self.complain(problem);
-                    None
-                }
-                _ => None,
-            };
-            let next = next.or(enrolment.token_file.is_some().then_some(LOOK_FOR_TOKEN));
+                Some(Err(problem)) => self.complain(problem),
+                None => {}
+            }
+            let again = tried
+                .as_ref()
+                .map(|(_, again)| again.saturating_duration_since(Instant::now()));
+            let look = enrolment.token_file.is_some().then_some(LOOK_FOR_TOKEN);
+            let next = again.into_iter().chain(look).min();
             tokio::select! {
                 () = async { match next {
                     Some(wait) => sleep(wait).await,

@@ -447,3 +447,23 @@ async fn what_root_enrols_belongs_to_the_owner_of_the_state_directory() {
         assert_eq!(owner(&state.join(name)), wanted, "{name}");
     }
 }
+
+#[tokio::test]
+async fn a_box_joins_by_a_systemd_credential_without_anyone_at_it() {
+    let hub = TestHub::start().await;
+    let node = TestBox::new("");
+    let credentials = node.path("credentials");
+    fs::create_dir(&credentials).unwrap();
+    put(&credentials.join("holdfast.token"), &hub.token("one").to_string());
+    let mut child = command(&node, &["run"])
+        .env("CREDENTIALS_DIRECTORY", &credentials)
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    common::until("the box has joined", async || {
+        code(&run(&node, &["status"]).await) == 0
+    })
+    .await;
+    assert_eq!(hub.enrolments.lock().unwrap()[0].token_id, "one");
+    child.kill().await.unwrap();
+}

@@ -67,7 +67,7 @@ settings_section! {
         request_timeout: Duration = Duration::from_secs(30);
         /// Shortest wait before a failed enrolment or renewal is tried again; it doubles with each failure, with full jitter.
         retry_min: Duration = Duration::from_secs(5);
-        /// Longest wait before a failed enrolment or renewal is tried again.
+        /// Longest wait before a failed enrolment or renewal is tried again. A token that the hub refused is tried again after four times as long.
         retry_max: Duration = Duration::from_mins(15);
     }
 }
