@@ -23,12 +23,12 @@ pub mod telemetry;
 
 // The engine: what the daemon does once it is enrolled.
 pub mod apply;
-pub mod kubernetes;
-pub mod observe;
-pub mod pace;
-pub mod sync;
 pub mod blobs;
 pub mod failpoint;
+pub mod kubernetes;
 pub mod node;
+pub mod observe;
+pub mod pace;
 pub mod reconcile;
 pub mod report;
+pub mod sync;

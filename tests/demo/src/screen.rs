@@ -34,7 +34,10 @@ impl Screen {
     }
 
     /// Prints a line.
-    #[allow(clippy::unused_self, reason = "whoever prints must hold the screen, or a running clock would be torn")]
+    #[allow(
+        clippy::unused_self,
+        reason = "whoever prints must hold the screen, or a running clock would be torn"
+    )]
     pub fn say(&mut self, text: &str) {
         // A closed terminal does not stop the demo.
         let _ = writeln!(stdout(), "{text}");

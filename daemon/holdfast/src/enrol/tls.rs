@@ -112,9 +112,15 @@ pub fn of_own_authority(ca_certificates: &[Vec<u8>]) -> Result<Arc<dyn ServerCer
     for certificate in ca_certificates {
         roots
             .add(CertificateDer::from(certificate.clone()))
-            .map_err(|error| TlsError::CaCertificates { reason: error.to_string() })?;
+            .map_err(|error| TlsError::CaCertificates {
+                reason: error.to_string(),
+            })?;
     }
-    Ok(Arc::new(HubVerifier::new(&ring::default_provider(), Anchors::Roots(roots), None)))
+    Ok(Arc::new(HubVerifier::new(
+        &ring::default_provider(),
+        Anchors::Roots(roots),
+        None,
+    )))
 }
 
 type Builder = rustls::ConfigBuilder<ClientConfig, rustls::client::WantsClientCert>;
