@@ -175,9 +175,16 @@ impl<'a, M: Mailbox> Session<'a, M> {
                 () = retry => self.retry(),
                 () = shutdown.cancelled() => {
                     self.say_farewell();
-                    let mut end = pin!(async { while let Some(Ok(_)) = packets.next().await {} });
+                    // Not every broker closes the connection after the goodbye; it is enough to have sent it.
+                    let mut end = pin!(async {
+                        while let Some(Ok(event)) = packets.next().await {
+                            if matches!(event, Event::Outgoing(Outgoing::Disconnect)) {
+                                break;
+                            }
+                        }
+                    });
                     if timeout(FAREWELL, &mut end).await.is_err() {
-                        tracing::debug!("the broker did not close the session in time");
+                        tracing::debug!("the goodbye could not be sent in time");
                     }
                     return Ending::Shutdown;
                 }
