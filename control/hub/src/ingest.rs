@@ -62,6 +62,12 @@ impl Ingest for Hub {
         }
     }
 
+    async fn presence_lost(&self) {
+        if let Err(error) = self.forget_presence().await {
+            tracing::error!(%error, "that no presence is known could not be stored");
+        }
+    }
+
     async fn authorise(&self, node: &NodeId, certificate_der: &[u8]) -> Result<(), Problem> {
         let fingerprint = Digest::of(certificate_der);
         let known = nodes::certificate(self.database.read(), &fingerprint)
@@ -169,6 +175,16 @@ impl Hub {
         tx.commit().await?;
         if known {
             tracing::info!(%node, online, "presence");
+            self.changed(node);
+        }
+        Ok(())
+    }
+
+    async fn forget_presence(&self) -> Result<(), DatabaseError> {
+        let mut tx = self.database.write().await?;
+        let nodes = reports::all_offline(&mut tx).await?;
+        tx.commit().await?;
+        for node in &nodes {
             self.changed(node);
         }
         Ok(())

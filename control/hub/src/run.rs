@@ -254,12 +254,12 @@ impl RunningBroker {
         let settings = &hub.config.broker;
         let tls = hub.authority.tls_files();
         let ingest: Arc<dyn Ingest> = Arc::clone(hub) as _;
+        // No session outlives the process that held it, and an external broker tells of each that goes on.
+        let mut tx = hub.database.write().await?;
+        reports::all_offline(&mut tx).await?;
+        tx.commit().await?;
         match settings.kind {
             BrokerKind::Embedded => {
-                // No session outlives the process that held it.
-                let mut tx = hub.database.write().await?;
-                reports::all_offline(&mut tx).await?;
-                tx.commit().await?;
                 let settings = EmbeddedSettings {
                     listen: settings.listen,
                     tls,

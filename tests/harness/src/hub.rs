@@ -1,6 +1,10 @@
 //! A running hub, and its operator API.
 
-use crate::{link::Link, paths, process::Process};
+use crate::{
+    link::Link,
+    paths,
+    process::{Process, run},
+};
 use anyhow::{Context as _, Result, bail};
 use holdfast_protocol::{
     Digest, Generation,
@@ -56,14 +60,26 @@ pub struct Hub {
 }
 
 impl Hub {
-    /// Starts a hub below `directory`; `more` is TOML appended to its configuration.
-    pub async fn start(directory: &Path, more: &str) -> Result<Self> {
+    /// Starts a hub with its own broker below `directory`.
+    pub async fn start(directory: &Path) -> Result<Self> {
+        Self::start_with(directory, "listen = \"127.0.0.1:0\"").await
+    }
+
+    /// Starts a hub that uses the broker at `broker`, which need not run yet.
+    pub async fn start_with_external_broker(directory: &Path, broker: SocketAddr) -> Result<Self> {
+        let hub =
+            Self::start_with(directory, &format!("kind = \"external\"\naddress = \"{broker}\"")).await?;
+        hub.mqtt_link.lead_to(broker);
+        Ok(hub)
+    }
+
+    async fn start_with(directory: &Path, broker: &str) -> Result<Self> {
         crate::install_tls_provider();
         fs::create_dir_all(directory)?;
         let (api_link, mqtt_link) = (Link::open().await?, Link::open().await?);
         let config = format!(
             "data_dir = {data:?}\n\n[api]\nlisten = \"127.0.0.1:0\"\nplain_listen = \"127.0.0.1:0\"\npublic_url = \"https://{api}\"\n\n\
-             [broker]\nlisten = \"127.0.0.1:0\"\npublic = [\"mqtts://{mqtt}\"]\n\n{more}",
+             [broker]\npublic = [\"mqtts://{mqtt}\"]\n{broker}\n",
             data = directory.join("data"),
             api = api_link.address(),
             mqtt = mqtt_link.address(),
@@ -100,6 +116,16 @@ impl Hub {
         let line = process.line(START).await?;
         let ready = serde_json::from_str(&line).with_context(|| format!("the hub's ready line {line:?}"))?;
         Ok((process, ready))
+    }
+
+    /// Runs another command of the hub with the same configuration.
+    pub async fn command(&self, arguments: &[&str]) -> Result<String> {
+        let mut command = Command::new(paths::binary("holdfast-hub")?);
+        command
+            .args(arguments)
+            .arg("--config")
+            .arg(self.directory.join("hub.toml"));
+        run(command).await
     }
 
     /// Kills the hub without warning and starts it again on the same data; its ports may change, its links stay.

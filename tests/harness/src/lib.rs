@@ -6,6 +6,7 @@
 pub mod hub;
 pub mod kubectl;
 pub mod link;
+pub mod mosquitto;
 pub mod node;
 pub mod paths;
 pub mod process;
@@ -15,6 +16,7 @@ pub mod wait;
 pub use hub::Hub;
 pub use kubectl::Kubectl;
 pub use link::Link;
+pub use mosquitto::Mosquitto;
 pub use node::Node;
 pub use process::Process;
 pub use site::Site;

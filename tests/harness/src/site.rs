@@ -1,6 +1,6 @@
 //! A hub with boxes, all below one directory: what most scenarios start with.
 
-use crate::{Hub, Node};
+use crate::{Hub, Mosquitto, Node, mosquitto};
 use anyhow::Result;
 use holdfast_protocol::operator::CreateToken;
 use std::{path::PathBuf, time::Duration};
@@ -25,16 +25,33 @@ impl Site {
     /// Starts a hub in a temporary directory.
     pub async fn start() -> Result<Self> {
         let directory = tempfile::Builder::new().prefix("holdfast-").tempdir()?;
-        let hub = Hub::start(&directory.path().join("hub"), "").await?;
+        let hub = Hub::start(&directory.path().join("hub")).await?;
         Ok(Self {
             hub,
             directory: Directory::Temporary(directory),
         })
     }
 
+    /// Starts a hub that uses a real mosquitto as the shipped configuration has it, in a temporary directory.
+    pub async fn start_with_mosquitto() -> Result<(Self, Mosquitto)> {
+        let directory = tempfile::Builder::new().prefix("holdfast-").tempdir()?;
+        let address = mosquitto::free_address()?;
+        let hub = Hub::start_with_external_broker(&directory.path().join("hub"), address).await?;
+        let certificates = directory.path().join("certificates");
+        let out = certificates.to_string_lossy();
+        hub.command(&["broker-certificate", "--out", &out, "127.0.0.1"])
+            .await?;
+        let broker = Mosquitto::start(&directory.path().join("mosquitto"), address, &certificates)?;
+        let site = Self {
+            hub,
+            directory: Directory::Temporary(directory),
+        };
+        Ok((site, broker))
+    }
+
     /// Starts a hub in a directory that is kept.
     pub async fn start_in(directory: PathBuf) -> Result<Self> {
-        let hub = Hub::start(&directory.join("hub"), "").await?;
+        let hub = Hub::start(&directory.join("hub")).await?;
         Ok(Self {
             hub,
             directory: Directory::Kept(directory),

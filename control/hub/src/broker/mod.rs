@@ -49,6 +49,9 @@ pub trait Ingest: Send + Sync {
     /// used, presence comes as messages of [`Up::Presence`], which nodes and their last wills publish.
     async fn presence(&self, node: &NodeId, online: bool);
 
+    /// The hub lost its connection to an external broker: no node's presence is known until the broker tells it again.
+    async fn presence_lost(&self) {}
+
     /// Whether this certificate (the leaf in DER, its chain already checked) may open a session: the node is known and the
     /// certificate is not revoked.
     async fn authorise(&self, node: &NodeId, certificate_der: &[u8]) -> Result<(), Problem>;

@@ -80,23 +80,34 @@ pub async fn events(pool: &SqlitePool, node: &NodeId, limit: u32) -> Result<Vec<
     rows.iter().map(|body| from_json(body)).collect()
 }
 
-/// Notes whether a node has a session; false where it is unknown.
+/// Notes whether a node has a session; false where it is unknown. The end of a session is not the node's own word, so only its
+/// beginning counts as hearing of it.
 pub async fn presence(tx: &mut Write, node: &NodeId, online: bool, now: Timestamp) -> Result<bool> {
-    let done = sqlx::query("UPDATE nodes SET online = $1, last_heard_at = $2 WHERE id = $3")
-        .bind(i64::from(online))
-        .bind(micros(now))
-        .bind(node.as_str())
-        .execute(&mut **tx)
-        .await?;
+    let done = if online {
+        sqlx::query("UPDATE nodes SET online = 1, last_heard_at = $1 WHERE id = $2")
+            .bind(micros(now))
+            .bind(node.as_str())
+            .execute(&mut **tx)
+            .await?
+    } else {
+        sqlx::query("UPDATE nodes SET online = 0 WHERE id = $1")
+            .bind(node.as_str())
+            .execute(&mut **tx)
+            .await?
+    };
     Ok(done.rows_affected() == 1)
 }
 
-/// Notes that no node has a session, as after a start of the hub with its own broker.
-pub async fn all_offline(tx: &mut Write) -> Result<()> {
+/// Notes that no node has a session, as after a start of the hub, and gives those that had one.
+pub async fn all_offline(tx: &mut Write) -> Result<Vec<NodeId>> {
+    let rows: Vec<String> = sqlx::query_scalar("SELECT id FROM nodes WHERE online <> 0")
+        .fetch_all(&mut **tx)
+        .await?;
     sqlx::query("UPDATE nodes SET online = 0 WHERE online <> 0")
         .execute(&mut **tx)
         .await?;
-    Ok(())
+    // Every name in the database was checked when it came in.
+    Ok(rows.iter().filter_map(|name| name.parse().ok()).collect())
 }
 
 async fn heard(tx: &mut Write, node: &NodeId, now: Timestamp) -> Result<bool> {

@@ -41,7 +41,9 @@ pub(super) async fn run(shared: Arc<Shared>, mut events: EventLoop, inbox: Sende
     loop {
         let begun = Instant::now();
         let end = connection(&shared, &mut events, &inbox).await;
-        shared.connected.send_replace(false);
+        if shared.connected.send_replace(false) {
+            shared.ingest.presence_lost().await;
+        }
         shared.waiting.lost();
         // Twice: once by the client itself on most errors, and once for what came in since.
         events.clean();
