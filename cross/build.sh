@@ -63,7 +63,7 @@ for target in "${targets[@]}"; do
         distribution)
             has_distribution || die "the distribution's rustc, cargo and rust-src packages are not all installed"
             cargo=$system_cargo rustc=$system_rustc
-            # panic_abort alone: the release profile aborts, so no unwinder is carried along.
+            # panic_abort alone: the node profile aborts, so no unwinder is carried along.
             build_std=(-Z build-std=std,panic_abort) ;;
         *) die "HOLDFAST_CROSS_TOOLCHAIN is '$toolchain': rustup or distribution" ;;
     esac
@@ -74,10 +74,10 @@ for target in "${targets[@]}"; do
         PATH="$(dirname "$cargo"):$PATH" CARGO="$cargo" RUSTC="$rustc" RUSTC_BOOTSTRAP=$((${#build_std[@]} > 0 ? 1 : 0)) \
         CARGO_TARGET_DIR="$OUT/build" \
         RUSTFLAGS="-C link-self-contained=no -C target-feature=+crt-static" \
-        cargo-zigbuild build --locked --release --target "$target" --package holdfast --bin holdfast "${build_std[@]}" >&2
+        cargo-zigbuild build --locked --profile node --target "$target" --package holdfast --bin holdfast "${build_std[@]}" >&2
 
     mkdir -p "$OUT/$target"
-    install -m 0755 "$OUT/build/$target/release/holdfast" "$OUT/$target/holdfast"
+    install -m 0755 "$OUT/build/$target/node/holdfast" "$OUT/$target/holdfast"
     bytes=$(stat -c %s "$OUT/$target/holdfast")
     if readelf -l "$OUT/$target/holdfast" | grep -q INTERP; then
         die "$OUT/$target/holdfast is not static: it asks for a dynamic loader"
