@@ -229,7 +229,8 @@ impl DesiredState {
     }
 }
 
-/// Checks that a value has what every Kubernetes object has: `apiVersion`, `kind` and `metadata.name`.
+/// Checks that a value has what every Kubernetes object has: `apiVersion`, `kind` and `metadata.name`, and that name and namespace
+/// can be part of a request.
 ///
 /// Lists (`kind: List`) must be split and `generateName` is refused: an object without a fixed name can be neither updated nor pruned.
 pub fn check_object(value: &Value) -> Result<(), String> {
@@ -252,10 +253,40 @@ pub fn check_object(value: &Value) -> Result<(), String> {
     {
         return Err(format!("{kind} is a list; give its items one by one"));
     }
-    if text("/metadata/name").is_none() {
+    let Some(name) = text("/metadata/name") else {
         return Err(format!(
             "{kind} has no metadata.name (generateName is not supported: the object could never be updated)"
         ));
+    };
+    if !is_path_segment(name) {
+        return Err(format!(
+            "{kind} has the name {name:?}, which Kubernetes never takes: it may not be \".\" or \"..\", and hold no '/', '%', '?', '#', space or control character"
+        ));
     }
-    Ok(())
+    match value.pointer("/metadata/namespace") {
+        None | Some(Value::Null) => Ok(()),
+        Some(Value::String(namespace)) if namespace.is_empty() || is_namespace(namespace) => Ok(()),
+        Some(other) => Err(format!(
+            "{kind} {name} has the namespace {other}: use 1 to 63 lower-case letters, digits and '-', starting and ending with a letter or digit"
+        )),
+    }
+}
+
+/// Whether an object of some kind may have this name. Names are part of request paths: what changes the meaning of a path would turn
+/// "delete this object" into "delete all of them".
+fn is_path_segment(name: &str) -> bool {
+    !matches!(name, "." | "..")
+        && !name.chars().any(|character| {
+            matches!(character, '/' | '%' | '?' | '#') || character.is_whitespace() || character.is_control()
+        })
+}
+
+/// A DNS label, as Kubernetes demands it of namespaces.
+fn is_namespace(name: &str) -> bool {
+    name.len() <= 63
+        && !name.starts_with('-')
+        && !name.ends_with('-')
+        && name
+            .bytes()
+            .all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-'))
 }

@@ -193,6 +193,22 @@ fn each_rule_that_a_document_breaks_is_told_with_its_place() {
             }),
             "apps[0].manifests[0].inline[0]: Pod has no metadata.name",
         ),
+        (
+            // Deleting it would delete all pods of the namespace: `DELETE …/pods/?…`.
+            Box::new(move |d| {
+                d.apps[0].manifests =
+                    inline(json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "?"}}));
+            }),
+            "apps[0].manifests[0].inline[0]: Pod has the name \"?\"",
+        ),
+        (
+            Box::new(move |d| {
+                d.apps[0].manifests = inline(json!({
+                    "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "web", "namespace": "shop/../kube-system"}
+                }));
+            }),
+            "apps[0].manifests[0].inline[0]: Pod web has the namespace \"shop/../kube-system\"",
+        ),
     ];
     for (change, expected) in cases {
         let mut document = full();
@@ -236,5 +252,20 @@ proptest! {
         let digest = Digest::of(&content);
         prop_assert_eq!(digest.to_string().parse(), Ok(digest));
         prop_assert!(digest.to_string().to_uppercase().parse::<Digest>().is_err());
+    }
+}
+
+#[test]
+fn names_that_only_some_kinds_allow_pass() {
+    for name in ["system:node-proxier", "v1.apps", "A_b", "5", "foos.example.com"] {
+        let role = json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": name}});
+        assert_eq!(holdfast_protocol::document::check_object(&role), Ok(()), "{name}");
+    }
+    for name in [".", "..", "a/b", "a%2fb", "a#b", "a b", "a\nb"] {
+        let role = json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": name}});
+        assert!(
+            holdfast_protocol::document::check_object(&role).is_err(),
+            "{name}"
+        );
     }
 }
