@@ -110,6 +110,9 @@ impl Plan {
     }
 }
 
+/// Namespaces that Kubernetes makes by itself; it refuses to delete all but the last, and makes that one again.
+const OWN_NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
+
 /// Compares the prepared objects of a document with the inventory.
 ///
 /// An entry without a digest (an apply that was cut off) counts as changed. `prune` is the document's policy.
@@ -212,6 +215,9 @@ impl<'a> Claims<'a> {
     /// Why a namespace or definition must stay although the document does not name it: deleting it would delete desired objects.
     fn hold(&self, key: &ObjectKey) -> Option<String> {
         match key.wave() {
+            Wave::Namespaces if OWN_NAMESPACES.contains(&key.name.as_str()) => {
+                Some("Kubernetes itself needs it".into())
+            }
             Wave::Namespaces if self.namespaces.contains(key.name.as_str()) => {
                 Some("desired objects live in it".into())
             }

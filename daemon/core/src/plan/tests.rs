@@ -50,6 +50,19 @@ fn pain_21_nothing_is_touched_when_digests_match() {
 }
 
 #[test]
+fn the_namespaces_of_kubernetes_itself_are_never_deleted() {
+    let namespace = |name| object("v1", "Namespace", name, &json!({}));
+    let before = inventory(&[namespace("default"), namespace("kube-system"), namespace("shop")]);
+    let plan = plan(GENERATION, &[], &before, true);
+    assert_eq!(names(&plan.prune), ["Namespace shop"]);
+    assert_eq!(
+        plan.kept.len(),
+        2,
+        "the API server refuses to delete them, for ever"
+    );
+}
+
+#[test]
 fn an_apply_that_was_cut_off_is_written_again() {
     let desired = [config("a", 1)];
     let before = [InventoryEntry::intent(&desired[0])];
