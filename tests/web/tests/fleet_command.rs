@@ -75,7 +75,7 @@ impl Operator {
 
 async fn start() -> Result<(Hub, Operator, TempDir)> {
     let directory = tempfile::tempdir()?;
-    let hub = Hub::start(&directory.path().join("hub"), "").await?;
+    let hub = Hub::start(&directory.path().join("hub")).await?;
     let operator = Operator::of(&hub, directory.path());
     Ok((hub, operator, directory))
 }
