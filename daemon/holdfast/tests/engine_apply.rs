@@ -249,6 +249,29 @@ async fn a_refused_manifest_is_named_and_the_older_document_is_kept_up() -> Resu
 }
 
 #[tokio::test]
+async fn a_kind_that_nobody_serves_is_not_in_the_way_of_the_next_document() -> Result<()> {
+    let hub = Hub::start().await?;
+    let node = Node::start(&hub, "misspelt").await?;
+    let misspelt = json!({"apiVersion": "engine.example/v9", "kind": "Pmup", "metadata": {"name": "main"}});
+    let objects = [namespace("misspelt"), misspelt];
+    node.publish(&hub, 1, &[app("pumps", "misspelt", &objects)])
+        .await?;
+    node.until("the kind is named", |status| {
+        status
+            .generation
+            .cause
+            .as_ref()
+            .is_some_and(|cause| cause.code == core_codes::KIND_UNKNOWN)
+    })
+    .await?;
+    node.publish(&hub, 2, &[app("pumps", "misspelt", &[namespace("misspelt")])])
+        .await?;
+    let status = node.until_proven(2).await?;
+    assert_eq!(status.generation.cause, None);
+    Ok(())
+}
+
+#[tokio::test]
 async fn an_image_that_cannot_be_pulled_is_the_first_cause() -> Result<()> {
     let hub = Hub::start().await?;
     let node = Node::start(&hub, "pulling").await?;

@@ -171,7 +171,10 @@ impl Cluster {
 
     /// Metadata of an object; none where it is not there.
     pub async fn metadata(&self, key: &ObjectKey) -> Result<Option<ObjectMeta>, KubernetesError> {
-        let request = Request::get(self.path(key).await?).header(header::ACCEPT, METADATA_ONLY);
+        let Some(path) = found(self.path(key).await)? else {
+            return Ok(None);
+        };
+        let request = Request::get(path).header(header::ACCEPT, METADATA_ONLY);
         let answer = self
             .send::<PartialObjectMeta<DynamicObject>>(key, request, Vec::new())
             .await;
@@ -180,14 +183,20 @@ impl Cluster {
 
     /// The whole object; none where it is not there.
     pub async fn get(&self, key: &ObjectKey) -> Result<Option<Value>, KubernetesError> {
-        let request = Request::get(self.path(key).await?);
-        found(self.send(key, request, Vec::new()).await)
+        let Some(path) = found(self.path(key).await)? else {
+            return Ok(None);
+        };
+        found(self.send(key, Request::get(path), Vec::new()).await)
     }
 
     /// Deletes an object; what belongs to it is deleted in the background. One that is not there is no error.
     pub async fn delete(&self, key: &ObjectKey) -> Result<(), KubernetesError> {
-        let request = Request::delete(self.path(key).await? + "?propagationPolicy=Background")
-            .header(header::ACCEPT, METADATA_ONLY);
+        // An object of a kind that nobody serves is not there: a release that misspelt a kind must not be in the way of the next one.
+        let Some(path) = found(self.path(key).await)? else {
+            return Ok(());
+        };
+        let request =
+            Request::delete(path + "?propagationPolicy=Background").header(header::ACCEPT, METADATA_ONLY);
         found(self.send::<Value>(key, request, Vec::new()).await).map(drop)
     }
 
