@@ -190,7 +190,12 @@ fn wipe_file(path: &Path) -> Wiped {
         file.sync_all()
     });
     let removed = fs::remove_file(path).and_then(|()| {
-        let directory = path.parent().unwrap_or(Path::new("/"));
+        let directory = match path.parent() {
+            // A bare file name is in the working directory.
+            Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
+            Some(parent) => parent,
+            None => Path::new("/"),
+        };
         File::open(directory)?.sync_all()
     });
     match (emptied, removed) {
@@ -278,6 +283,15 @@ mod tests {
         assert_eq!(found.source.wipe(), Wiped::Gone, "wiping twice is fine");
         put(&path, "\n");
         assert!(find_in(&settings, None).is_none(), "an emptied file is no token");
+    }
+
+    #[test]
+    fn a_token_file_in_the_working_directory_is_wiped_as_any_other() {
+        // In the package's directory, where tests run: what names a file without a directory cannot be elsewhere.
+        let file = tempfile::NamedTempFile::new_in(".").unwrap();
+        let name = Path::new(file.path().file_name().unwrap());
+        assert_eq!(wipe_file(name), Wiped::Gone);
+        assert!(!file.path().exists());
     }
 
     #[test]
