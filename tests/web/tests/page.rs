@@ -17,7 +17,7 @@ use tempfile::TempDir;
 
 async fn hub() -> Result<(Hub, TempDir)> {
     let directory = tempfile::tempdir()?;
-    Ok((Hub::start(directory.path(), "").await?, directory))
+    Ok((Hub::start(directory.path()).await?, directory))
 }
 
 async fn release(hub: &Hub, name: &str) -> Result<()> {
