@@ -223,8 +223,11 @@ pub enum ReleaseCommand {
         #[arg(long = "node", short, value_name = "NODE", group = "where")]
         nodes: Vec<NodeId>,
         /// All nodes with these labels: site=berlin,tier!=test
-        #[arg(long, short = 'l', group = "where")]
+        #[arg(long, short = 'l', group = "where", value_parser = some_nodes)]
         selector: Option<String>,
+        /// Every node of the fleet
+        #[arg(long, group = "where", conflicts_with_all = ["nodes", "selector"])]
+        all: bool,
         /// Follow until every node has proven the release, for at most this long (10m where not said)
         #[arg(long, value_name = "TIMEOUT", num_args = 0..=1, require_equals = true, default_missing_value = "10m", value_parser = duration)]
         wait: Option<Duration>,
@@ -303,6 +306,14 @@ fn pair(text: &str) -> Result<(String, String), String> {
         .ok_or_else(|| format!("{text:?} is no label: write KEY=VALUE"))
 }
 
+/// A selector that is not empty: that one means the whole fleet, and often comes from a variable that is not set.
+fn some_nodes(text: &str) -> Result<String, String> {
+    if text.split(',').all(|part| part.trim().is_empty()) {
+        return Err("it is empty, which would mean every node; say --all if you mean that".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
 fn label_change(text: &str) -> Result<(String, Option<String>), String> {
     if let Ok((key, value)) = pair(text) {
         return Ok((key, Some(value)));
@@ -349,6 +360,20 @@ mod tests {
     #[test]
     fn an_assignment_without_nodes_is_refused() {
         assert!(Cli::try_parse_from(["holdfastctl", "release", "assign", "r"]).is_err());
+    }
+
+    #[test]
+    fn the_whole_fleet_is_meant_only_where_it_is_said() {
+        let assign = |arguments: &[&str]| {
+            let all = ["holdfastctl", "release", "assign", "r"].iter().chain(arguments);
+            Cli::try_parse_from(all)
+        };
+        assert!(assign(&["--all"]).is_ok());
+        assert!(assign(&["--selector", "site=berlin"]).is_ok());
+        for unset in ["", " ", ",", " , "] {
+            assert!(assign(&["--selector", unset]).is_err(), "{unset:?}");
+        }
+        assert!(assign(&["--all", "--node", "box-1"]).is_err());
     }
 
     #[test]

@@ -63,8 +63,10 @@ pub async fn run(client: &Client, command: ReleaseCommand, format: Format) -> Re
             name,
             nodes,
             selector,
+            all,
             wait,
         } => {
+            let selector = if all { Some(String::new()) } else { selector };
             // Opened before the assignment, so that nothing that follows from it can be missed.
             let stream = match wait {
                 Some(_) => Some(Stream::open(client).await?),

@@ -3,7 +3,8 @@
 use crate::{
     cli::TokenCommand,
     client::{Client, encoded},
-    failure::Result,
+    codes,
+    failure::{Failure, Result},
     output::{self, Format, Table, labels, or_dash},
 };
 use holdfast_protocol::operator::{CreateToken, CreatedToken, TokenInfo, TokenState};
@@ -20,10 +21,20 @@ pub async fn run(client: &Client, command: TokenCommand, format: Format) -> Resu
             serial,
             quiet,
         } => {
+            let mut labels_by_key = std::collections::BTreeMap::new();
+            for (key, value) in labels {
+                if labels_by_key.insert(key.clone(), value).is_some() {
+                    return Err(Failure::new(
+                        codes::USAGE,
+                        format!("the label {key} is given twice"),
+                        "give each label once",
+                    ));
+                }
+            }
             let request = CreateToken {
                 ttl_seconds: Some(ttl.as_secs()),
                 node_name: name,
-                labels: labels.into_iter().collect(),
+                labels: labels_by_key,
                 serial,
             };
             let made: CreatedToken = client.call(Method::POST, "api/v1/tokens", &request).await?;

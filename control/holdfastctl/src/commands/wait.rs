@@ -223,9 +223,11 @@ fn progress(node: &NodeInfo, generation: Generation) -> Progress {
         .apps
         .iter()
         .find_map(|app| app.cause.as_ref().map(|cause| (&app.name, cause)));
-    let why = app.map_or_else(String::new, |(name, cause)| {
-        format!(" ({name}: {})", cause.message)
-    });
+    let why = match (&status.generation.cause, app) {
+        (Some(cause), _) if status.generation.accepted == Some(generation) => format!(" ({})", cause.message),
+        (_, Some((name, cause))) => format!(" ({name}: {})", cause.message),
+        _ => String::new(),
+    };
     Progress::Waiting(format!(
         "{generation} {}{why}",
         phase_words(status.generation.phase)
@@ -268,17 +270,34 @@ mod tests {
         ));
     }
 
-    #[test]
-    fn a_failed_generation_ends_the_wait_with_its_cause() {
-        let status = json!({
+    fn status(phase: &str, cause: &serde_json::Value) -> serde_json::Value {
+        json!({
             "schema": "1.0", "node": "shop-17", "sequence": 1, "reportedAt": "2026-01-01T00:00:00Z", "clockTrusted": true,
             "agent": {"version": "", "bootId": "", "architecture": "", "operatingSystem": ""},
-            "generation": {"accepted": "1.4", "acceptedDigest": null, "applied": null, "proven": null, "phase": "failed",
-                "cause": {"code": "apply-refused", "message": "the API server refused it", "action": ""}},
+            "generation": {"accepted": "1.4", "acceptedDigest": null, "applied": null, "proven": null, "phase": phase, "cause": cause},
             "health": "degraded", "kubernetes": {"health": "healthy", "version": null, "restarts": 0, "cause": null},
             "apps": [], "conditions": [],
             "machine": {"hostname": "", "cpus": 1, "memoryBytes": 0, "diskBytes": 0, "diskFreeBytes": 0},
-        });
+        })
+    }
+
+    #[test]
+    fn what_holds_a_generation_up_is_said_while_it_is_waited_for() {
+        let cause = json!({"code": "kind-unknown", "message": "the API server knows no Foo", "action": ""});
+        let found = progress(
+            &node(&json!({ "accepted": "1.4", "status": status("applying", &cause) })),
+            "1.4".parse().unwrap(),
+        );
+        assert_eq!(
+            found,
+            Progress::Waiting("1.4 applying (the API server knows no Foo)".into())
+        );
+    }
+
+    #[test]
+    fn a_failed_generation_ends_the_wait_with_its_cause() {
+        let cause = json!({"code": "apply-refused", "message": "the API server refused it", "action": ""});
+        let status = status("failed", &cause);
         let found = progress(
             &node(&json!({ "accepted": "1.4", "status": status })),
             "1.4".parse().unwrap(),
