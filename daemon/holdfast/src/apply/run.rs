@@ -183,7 +183,12 @@ impl Run {
         if self.stop.is_cancelled() {
             return (key, Err(overtaken(key)));
         }
+        // The document before is still watched: without this, our own delete would be told as somebody else's.
+        let writing = self.versions.begin(key);
         let answer = self.cluster.delete(key).await;
+        if answer.is_ok() {
+            writing.deleted();
+        }
         (key, answer.map_err(|error| error.failure(key)))
     }
 

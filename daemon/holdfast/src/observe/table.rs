@@ -395,6 +395,22 @@ mod tests {
     }
 
     #[test]
+    fn our_own_delete_is_no_drift_whenever_the_watch_tells_of_it() {
+        for told_during_the_delete in [true, false] {
+            let (mut table, versions, kind, key) = setup();
+            let gone = || Seen::Gone(metadata("greeting", "12", "f:data"));
+            let writing = versions.begin(&key);
+            if told_during_the_delete {
+                assert!(table.see(&kind, gone(), &versions).drifted.is_empty());
+            }
+            writing.deleted();
+            let end = table.written(&versions.take_ended(), &versions);
+            assert!(end.drifted.is_empty());
+            assert!(table.see(&kind, gone(), &versions).drifted.is_empty());
+        }
+    }
+
+    #[test]
     fn an_object_that_a_list_does_not_name_is_missing() {
         let (mut table, versions, kind, key) = setup();
         table.see(&kind, Seen::ListBegins, &versions);

@@ -94,6 +94,11 @@ impl Writing<'_> {
             inner.known.insert(self.key.clone(), version);
         }
     }
+
+    /// The write deleted the object: that it is gone now is nobody else's doing.
+    pub fn deleted(self) {
+        self.versions.locked().known.remove(&self.key);
+    }
 }
 
 impl Drop for Writing<'_> {
