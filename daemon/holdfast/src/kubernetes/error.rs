@@ -139,7 +139,7 @@ impl KubernetesError {
             ),
             Self::Unreachable { .. } => (
                 core_codes::KUBERNETES_UNREACHABLE,
-                "nothing while Kubernetes starts; else see its log below the state directory",
+                "nothing while Kubernetes starts; else see its output in kubernetes.log_file, or in the log of the daemon",
             ),
             Self::Answered { .. } => (core_codes::APPLY_FAILED, "nothing: it is tried again"),
             Self::KindUnknown { .. } => (
@@ -160,7 +160,7 @@ impl KubernetesError {
             ),
             Self::Exited { .. } => (
                 codes::KUBERNETES_EXITED,
-                "see the log of k3s below the state directory; it is started again by itself",
+                "see the output of k3s in kubernetes.log_file, or in the log of the daemon; it is started again by itself",
             ),
             Self::File { .. } => (codes::KUBERNETES_FILE, "check space, owner and mode of that path"),
             Self::WrongVersion { .. } => (
