@@ -133,10 +133,10 @@ impl Mailbox for Intake {
             .collect())
     }
 
-    fn delivered(&mut self, id: u64) -> Result<(), Problem> {
-        METRICS.events_sent.add(1);
+    fn delivered(&mut self, ids: &[u64]) -> Result<(), Problem> {
+        METRICS.events_sent.add(ids.len() as u64);
         self.store
-            .acknowledge_events(&[id])
+            .acknowledge_events(ids)
             .map_err(|error| error.problem())
     }
 

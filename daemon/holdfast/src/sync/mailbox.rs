@@ -22,8 +22,8 @@ pub trait Mailbox: Send {
     /// Events above place `after`, at most `limit`, in order.
     fn outbox(&mut self, after: u64, limit: usize) -> Result<Vec<OutboxRow>, Problem>;
 
-    /// An event was taken over by the broker: it is removed.
-    fn delivered(&mut self, id: u64) -> Result<(), Problem>;
+    /// These events were taken over by the broker: they are removed.
+    fn delivered(&mut self, ids: &[u64]) -> Result<(), Problem>;
 
     /// The newest status report, to be sent now; none where there is none yet.
     fn status(&mut self) -> Option<Bytes>;

@@ -41,6 +41,9 @@ use tokio_util::sync::CancellationToken;
 
 /// Events on their way at one time.
 const WINDOW: usize = 16;
+/// Events are sent this long after they happened, those of a moment together: what they tell of is more urgent than telling it, and one
+/// write to the disk removes all that were delivered.
+const TOGETHER: Duration = Duration::from_millis(30);
 /// The user property of MQTT by which the hub asks a node to stay away for some seconds.
 const RETRY_AFTER: &str = "retry-after";
 /// Shortest wait after a broker that says it has too much to do.
@@ -98,6 +101,10 @@ pub(super) struct Session<'a, M> {
     in_flight: HashMap<u16, Sent>,
     /// The last event that was handed over.
     last_row: u64,
+    /// Events that the broker took and that are still in the outbox.
+    delivered: Vec<u64>,
+    /// When to send events and to remove those delivered.
+    tidy_at: Option<Instant>,
     status_due: bool,
     /// A document that could not be stored yet; not acknowledged.
     parked: Option<Publish>,
@@ -125,6 +132,8 @@ impl<'a, M: Mailbox> Session<'a, M> {
             handed_over: VecDeque::new(),
             in_flight: HashMap::new(),
             last_row: 0,
+            delivered: Vec::new(),
+            tidy_at: None,
             status_due: true,
             parked: None,
             pace: Pace::new(Duration::from_secs(2), Duration::from_mins(5)),
@@ -154,16 +163,19 @@ impl<'a, M: Mailbox> Session<'a, M> {
             }
         }));
         loop {
-            let retry_at = self.retry_at;
-            let retry = async move {
-                match retry_at {
-                    Some(at) => sleep_until(at).await,
-                    None => std::future::pending().await,
-                }
-            };
+            let retry = at(self.retry_at);
+            let tidy = at(self.tidy_at);
             let step = tokio::select! {
                 packet = packets.next() => match packet {
-                    Some(Ok(event)) => self.handle(event),
+                    Some(Ok(event)) => {
+                        let is_document = matches!(event, Event::Incoming(Incoming::Publish(_)));
+                        let handled = self.handle(event);
+                        if is_document {
+                            // On the one thread of the node, what the document is for goes before telling that it came.
+                            tokio::task::yield_now().await;
+                        }
+                        handled
+                    }
                     Some(Err(failure)) => return self.lost(failure),
                     None => return self.lost((ConnectionError::RequestsDone, None)),
                 },
@@ -171,7 +183,11 @@ impl<'a, M: Mailbox> Session<'a, M> {
                     self.status_due = true;
                     self.pump()
                 }
-                () = signals.outbox.notified() => self.pump(),
+                () = signals.outbox.notified() => {
+                    self.tidy_soon();
+                    Ok(())
+                }
+                () = tidy => self.tidy(),
                 () = retry => self.retry(),
                 () = shutdown.cancelled() => {
                     self.say_farewell();
@@ -273,7 +289,28 @@ impl<'a, M: Mailbox> Session<'a, M> {
         }
     }
 
+    fn tidy_soon(&mut self) {
+        self.tidy_at.get_or_insert_with(|| Instant::now() + TOGETHER);
+    }
+
+    fn tidy(&mut self) -> Result<(), Problem> {
+        self.remove_delivered();
+        self.pump()
+    }
+
+    fn remove_delivered(&mut self) {
+        self.tidy_at = None;
+        let ids = std::mem::take(&mut self.delivered);
+        if !ids.is_empty()
+            && let Err(problem) = self.mailbox.delivered(&ids)
+        {
+            // They stay in the outbox and are sent once more in a later session; the hub knows doubles.
+            tracing::warn!(%problem, "delivered events cannot be removed");
+        }
+    }
+
     fn retry(&mut self) -> Result<(), Problem> {
+        self.remove_delivered();
         self.retry_at = None;
         self.paused = false;
         if let Some(publish) = self.parked.take() {
@@ -288,10 +325,9 @@ impl<'a, M: Mailbox> Session<'a, M> {
         };
         match (sent, answer.reason) {
             (Sent::Event(id), PubAckReason::Success) => {
-                if let Err(problem) = self.mailbox.delivered(id) {
-                    // It stays in the outbox and is sent once more in a later session; the hub knows doubles.
-                    tracing::warn!(%problem, id, "a delivered event cannot be removed");
-                }
+                self.delivered.push(id);
+                self.tidy_soon();
+                return Ok(());
             }
             (Sent::Event(id), PubAckReason::NoMatchingSubscribers) => {
                 // The broker took it and had nobody to give it to: without the hub, it would be lost.
@@ -395,6 +431,7 @@ impl<'a, M: Mailbox> Session<'a, M> {
     }
 
     fn say_farewell(&mut self) {
+        self.remove_delivered();
         if !self.connected {
             return;
         }
@@ -407,7 +444,8 @@ impl<'a, M: Mailbox> Session<'a, M> {
         }
     }
 
-    fn lost(&self, (error, farewell): Failure) -> Ending {
+    fn lost(&mut self, (error, farewell): Failure) -> Ending {
+        self.remove_delivered();
         let properties = farewell.as_ref().and_then(|packet| packet.properties.as_ref());
         let asked = properties.and_then(|properties| {
             let (_, value) = properties
@@ -427,6 +465,14 @@ impl<'a, M: Mailbox> Session<'a, M> {
             was_connected: self.connected,
             redirect,
         }
+    }
+}
+
+/// Waits until then; for ever where there is no such time.
+async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
+        None => std::future::pending().await,
     }
 }
 
