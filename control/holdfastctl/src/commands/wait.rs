@@ -191,6 +191,15 @@ impl Follow {
 
 /// Where `node` is on the way to `generation`.
 fn progress(node: &NodeInfo, generation: Generation) -> Progress {
+    if let Some(newer) = node
+        .accepted
+        .filter(|accepted| *accepted > generation && node.wanted.is_none_or(|wanted| wanted < *accepted))
+    {
+        // What the hub sends is older than what the node has, so the node refuses it: that it proved something newer proves nothing here.
+        return Progress::Failed(format!(
+            "it has {newer} already, which is newer than anything this hub sent: the hub was restored from a backup, and `holdfast-hub restored` was not run"
+        ));
+    }
     if node.proven.is_some_and(|proven| proven >= generation) {
         return Progress::Proven;
     }
@@ -264,6 +273,10 @@ mod tests {
         waits(at(json!({ "accepted": "1.4" })), "accepted");
         assert_eq!(at(json!({ "proven": "1.4" })), Progress::Proven);
         assert_eq!(at(json!({ "proven": "1.5", "wanted": "1.5" })), Progress::Proven);
+        assert!(matches!(
+            at(json!({ "accepted": "1.9", "proven": "1.9" })),
+            Progress::Failed(why) if why.contains("restored")
+        ));
         assert!(matches!(
             at(json!({ "wanted": "1.5" })),
             Progress::Failed(why) if why.contains("1.5")
