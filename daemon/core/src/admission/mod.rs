@@ -124,7 +124,7 @@ pub fn admit(
                 "generation {generation} is older than {}, which was accepted before",
                 highest.generation
             ),
-            "publish anew; where the hub was restored from a backup, raise its epoch",
+            "publish anew; where the hub was restored from a backup, run holdfast-hub restored on it",
             false,
         );
     }
@@ -138,7 +138,7 @@ pub fn admit(
                 "generation {generation} was accepted before with other content ({}, now {})",
                 highest.digest, document.digest
             ),
-            "find out who else signs documents; where the hub was restored from a backup, raise its epoch",
+            "find out who else signs documents; where the hub was restored from a backup, run holdfast-hub restored on it",
             true,
         );
     }
