@@ -41,9 +41,12 @@ impl FromStr for Selector {
     type Err = InvalidSelector;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text.trim().is_empty() {
+            return Ok(Self::default());
+        }
+        // An empty part is refused, as kubectl does: "," would mean all nodes.
         split_outside_parentheses(text)
             .map(str::trim)
-            .filter(|part| !part.is_empty())
             .map(requirement)
             .collect::<Result<_, _>>()
             .map(Self)
@@ -219,6 +222,9 @@ mod tests {
             "a=-b",
             "a/b/c=d",
             "!",
+            ",",
+            " , ",
+            "site=berlin,",
         ] {
             assert!(text.parse::<Selector>().is_err(), "{text}");
         }

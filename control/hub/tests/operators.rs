@@ -471,3 +471,29 @@ async fn health_and_figures_are_for_machines() {
         .unwrap();
     assert_eq!(problem(proxied).await.0, StatusCode::UNAUTHORIZED);
 }
+
+#[tokio::test]
+async fn what_was_left_empty_by_mistake_never_means_everything() {
+    let site = Site::new();
+    let hub = site.start().await;
+    hub.node("shop-17").await;
+    // A token for one machine would fit all of them.
+    let (status, refusal) = hub
+        .refused(Method::POST, "/api/v1/tokens", json!({ "serial": "" }))
+        .await;
+    assert_eq!(status, StatusCode::BAD_REQUEST, "{refusal}");
+    assert!(refusal.message.contains("serial"), "{refusal}");
+    // A release for some nodes would go to all of them.
+    let _: Value = hub.ask(Method::POST, "/api/v1/releases", release("r", "x")).await;
+    let (status, refusal) = hub
+        .refused(
+            Method::POST,
+            "/api/v1/releases/r/assign",
+            json!({ "nodes": [], "selector": " , " }),
+        )
+        .await;
+    assert_eq!(
+        (status, refusal.code),
+        (StatusCode::BAD_REQUEST, hub_codes::SELECTOR_INVALID.into())
+    );
+}

@@ -61,7 +61,7 @@ pub async fn delete(
         return Err(ApiError::not_found(
             "operator",
             &name,
-            "`holdfastctl` lists operators under /api/v1/operators",
+            "`holdfastctl operator list` lists them",
         ));
     }
     if others == 0 {

@@ -55,11 +55,14 @@ pub async fn create(
             "choose a time within them",
         ));
     }
-    let serial = request.serial.filter(|serial| !serial.is_empty());
-    if serial.as_ref().is_some_and(|serial| serial.len() > MAX_SERIAL) {
+    let serial = request.serial;
+    // An empty one often comes from a variable that is not set: taken for none, the token would fit every machine.
+    if serial.as_ref().is_some_and(|serial| {
+        serial.trim().is_empty() || serial.len() > MAX_SERIAL || serial.chars().any(char::is_control)
+    }) {
         return Err(ApiError::bad_request(
-            format!("serial: more than {MAX_SERIAL} bytes"),
-            "give the serial number as the firmware says it",
+            format!("serial: it is empty, has more than {MAX_SERIAL} bytes, or holds a control character"),
+            "give the serial number as the firmware says it, or none for any machine",
         ));
     }
     let (id, secret) = random()?;
