@@ -27,6 +27,13 @@ fn faults(text: &str) -> String {
         .replace(&file.display().to_string(), "node.toml")
 }
 
+fn accepted(text: &str) -> Settings {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("node.toml");
+    put(&file, text);
+    Sources::Files(vec![file]).load().unwrap()
+}
+
 #[test]
 fn later_directories_and_later_names_win_key_by_key() {
     let root = tempfile::tempdir().unwrap();
@@ -132,6 +139,80 @@ fn values_that_do_not_fit_together_are_refused_with_the_line_that_set_them() {
         assert!(told.starts_with(&format!("node.toml:2: {key}: ")), "{told}");
     }
     assert!(faults("state_dir = \"relative\"\n").starts_with("node.toml:1: state_dir: "));
+}
+
+#[test]
+fn a_word_that_is_no_level_is_refused_instead_of_silencing_the_log() {
+    for level in [
+        "loud",
+        "",
+        "info,loud",
+        "info,",
+        "3",
+        "=debug",
+        "holdfast=",
+        "holdfast=loud",
+    ] {
+        let told = faults(&format!("[log]\nlevel = {level:?}\n"));
+        assert_eq!(
+            told,
+            format!(
+                "node.toml:2: log.level: {level:?} is not error, warn, info, debug or trace, nor a list such as \"info,holdfast::sync=debug\""
+            )
+        );
+    }
+    for level in ["warn", "INFO", "info,holdfast::sync=debug", "info, hyper=off"] {
+        assert_eq!(accepted(&format!("[log]\nlevel = {level:?}\n")).log.level, level);
+    }
+}
+
+#[test]
+fn a_node_name_that_kubernetes_would_refuse_is_refused_here() {
+    let long = "a".repeat(254);
+    for name in ["A_B c", "", "Shop", "-a", "a-", "a..b", ".a", long.as_str()] {
+        let told = faults(&format!("[kubernetes]\nnode_name = {name:?}\n"));
+        let begin =
+            format!("node.toml:2: kubernetes.node_name: {name:?} is not a name that Kubernetes takes: ");
+        assert!(told.starts_with(&begin), "{told}");
+        assert!(told.contains("small letters, digits, '-' and '.'"), "{told}");
+    }
+    for name in ["shop-17", "shop-17.example.com", "1"] {
+        let settings = accepted(&format!("[kubernetes]\nnode_name = {name:?}\n"));
+        assert_eq!(settings.kubernetes.node_name.as_deref(), Some(name));
+    }
+}
+
+#[test]
+fn an_empty_program_is_refused() {
+    for binary in ["", " "] {
+        let told = faults(&format!("[kubernetes]\nbinary = {binary:?}\n"));
+        let begin = format!("node.toml:2: kubernetes.binary: {binary:?} is not a program: give a path");
+        assert!(told.starts_with(&begin), "{told}");
+    }
+}
+
+#[test]
+fn only_regular_files_of_bounded_size_are_read() {
+    let root = tempfile::tempdir().unwrap();
+    let large = root.path().join("large.toml");
+    let fitting = root.path().join("fitting.toml");
+    put(&large, &"#".repeat((1 << 20) + 1));
+    put(&fitting, &"#".repeat(1 << 20));
+    let pipe = root.path().join("pipe.toml");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    for (path, reason) in [
+        (Path::new("/dev/zero"), "it is not a regular file"),
+        (pipe.as_path(), "it is not a regular file"),
+        (root.path(), "it is not a regular file"),
+        (large.as_path(), "it is larger than 1MiB"),
+    ] {
+        let error = Sources::Files(vec![path.to_owned()]).load().unwrap_err();
+        assert!(matches!(error, SettingsError::Unreadable { .. }), "{error}");
+        let told = error.to_string();
+        let begin = format!("cannot read the settings in {}: {reason}", path.display());
+        assert!(told.starts_with(&begin), "{told}");
+    }
+    assert_eq!(Sources::Files(vec![fitting]).load().unwrap(), Settings::default());
 }
 
 #[test]

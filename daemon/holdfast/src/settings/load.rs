@@ -2,18 +2,22 @@
 //!
 //! Every fault of every file is found in one run, so that a person mends them all at once. A fault names file, line and key.
 
-use super::{Settings, schema::Section};
+use super::{Settings, schema::Section, value};
 use crate::codes;
 use holdfast_protocol::Problem;
 use std::{
     collections::BTreeMap,
-    fmt, fs, io,
+    fmt, fs,
+    io::{self, Read as _},
     path::{Path, PathBuf},
 };
 use toml::de::{DeTable, DeValue};
 
 /// Directories of fragments, from the weakest to the strongest.
 pub const DIRECTORIES: [&str; 3] = ["/usr/lib/holdfast", "/run/holdfast", "/etc/holdfast"];
+
+/// The largest file that is read; the settings with every key set have some kilobytes.
+const MAX_FILE_BYTES: u64 = 1 << 20;
 
 /// Where settings come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,7 +80,7 @@ impl From<&SettingsError> for Problem {
             SettingsError::Unreadable { .. } => Self::new(
                 codes::SETTINGS_UNREADABLE,
                 error.to_string(),
-                "check the path and its permissions",
+                "check the path and its permissions; it must be a regular file of at most 1 MiB",
             ),
             SettingsError::Invalid(_) => Self::new(
                 codes::SETTINGS_INVALID,
@@ -121,7 +125,7 @@ impl Sources {
     pub fn load(&self) -> Result<Settings, SettingsError> {
         let mut merge = Merge::default();
         for file in self.files()? {
-            let text = fs::read_to_string(&file).map_err(|source| SettingsError::Unreadable {
+            let text = read(&file).map_err(|source| SettingsError::Unreadable {
                 path: file.clone(),
                 source,
             })?;
@@ -129,6 +133,30 @@ impl Sources {
         }
         merge.finish()
     }
+}
+
+/// Reads a file that must have an end, and a near one: a device or a pipe would be read, or waited for, without end.
+fn read(file: &Path) -> io::Result<String> {
+    if !fs::metadata(file)?.is_file() {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "it is not a regular file; only regular files are read",
+        ));
+    }
+    let mut text = String::new();
+    fs::File::open(file)?
+        .take(MAX_FILE_BYTES + 1)
+        .read_to_string(&mut text)?;
+    if text.len() as u64 > MAX_FILE_BYTES {
+        return Err(io::Error::new(
+            io::ErrorKind::FileTooLarge,
+            format!(
+                "it is larger than {}, the most that a file of settings may have",
+                value::format_size(MAX_FILE_BYTES)
+            ),
+        ));
+    }
+    Ok(text)
 }
 
 fn is_fragment(path: &Path) -> bool {

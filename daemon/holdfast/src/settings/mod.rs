@@ -4,6 +4,7 @@
 //! a directory; a later value of a key replaces an earlier one. Files given with `--config` are read instead of them. Unknown
 //! keys are refused. `docs/configuration.md` is generated from this list.
 
+mod check;
 mod docs;
 mod load;
 pub mod schema;
@@ -242,16 +243,10 @@ impl Settings {
             name.parse::<holdfast_protocol::NodeId>()
                 .map_err(|error| ("enrolment.name", error.to_string()))?;
         }
-        if self
-            .log
-            .level
-            .parse::<tracing_subscriber::filter::Targets>()
-            .is_err()
-        {
-            return Err((
-                "log.level",
-                format!("{:?} is not a level or a list of part=level", self.log.level),
-            ));
+        check::log_level(&self.log.level).map_err(|reason| ("log.level", reason))?;
+        check::program(&self.kubernetes.binary).map_err(|reason| ("kubernetes.binary", reason))?;
+        if let Some(name) = &self.kubernetes.node_name {
+            check::node_name(name).map_err(|reason| ("kubernetes.node_name", reason))?;
         }
         if !["human", "journal", "json"].contains(&self.log.format.as_str()) {
             return Err((
