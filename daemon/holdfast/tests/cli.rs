@@ -308,6 +308,65 @@ async fn doctor_examines_a_bare_box_and_an_enrolled_one() {
 }
 
 #[tokio::test]
+async fn doctor_takes_in_what_the_running_daemon_knows() {
+    let hub = TestHub::start().await;
+    let node = TestBox::new("");
+    put(
+        &node.path("k3s"),
+        "#!/bin/sh\necho 'testcluster version v1.36.0'\n[ \"$1\" = --version ]\n",
+    );
+    fs::set_permissions(node.path("k3s"), fs::Permissions::from_mode(0o755)).unwrap();
+    let check = |examined: &Value, name: &str| {
+        let checks = examined["checks"].as_array().unwrap();
+        checks.iter().find(|check| check["name"] == name).cloned()
+    };
+    let without = json(&run(&node, &["doctor", "-o", "json"]).await.stdout);
+    let found = check(&without, "daemon").unwrap();
+    assert_eq!(found["outcome"], "warn");
+    assert_eq!(found["code"], "daemon-unreachable");
+
+    assert_eq!(
+        code(&run(&node, &["enrol", &hub.token("one").to_string()]).await),
+        0
+    );
+    let (child, _notify) = daemon(&node).await;
+    common::until("the end of Kubernetes is a failure", async || {
+        let examined = json(&run(&node, &["doctor", "-o", "json"]).await.stdout);
+        assert_eq!(check(&examined, "daemon").unwrap()["outcome"], "ok");
+        assert_eq!(check(&examined, "kubernetes-program").unwrap()["outcome"], "ok");
+        check(&examined, "kubernetes").is_some_and(|found| {
+            found["outcome"] == "fail"
+                && found["code"] == "kubernetes-exited"
+                && found["action"].as_str().is_some_and(|action| !action.is_empty())
+                && examined["outcome"] == "fail"
+        })
+    })
+    .await;
+    assert_eq!(end(child, Signal::SIGTERM).await, 0);
+}
+
+#[tokio::test]
+async fn a_socket_path_that_no_system_takes_is_named_as_such() {
+    let node = TestBox::new("");
+    let text = fs::read_to_string(node.path("node.toml")).unwrap();
+    for (length, wanted) in [(107, "daemon-unreachable"), (108, "socket-unusable")] {
+        let socket = format!("/{}", "s".repeat(length - 1));
+        let others = text.lines().filter(|line| !line.starts_with("socket = "));
+        let own = format!("socket = {socket:?}");
+        let lines: Vec<_> = std::iter::once(own.as_str()).chain(others).collect();
+        put(&node.path("node.toml"), &lines.join("\n"));
+        let status = run(&node, &["status", "-o", "json"]).await;
+        assert_eq!(json(&status.stderr)["code"], wanted, "{length} bytes");
+        let examined = json(&run(&node, &["doctor", "-o", "json"]).await.stdout);
+        let checks = examined["checks"].as_array().unwrap();
+        let check = checks.iter().find(|check| check["name"] == "daemon").unwrap();
+        assert_eq!(check["code"], wanted, "{length} bytes");
+        let outcome = if length > 107 { "fail" } else { "warn" };
+        assert_eq!(check["outcome"], outcome, "{length} bytes");
+    }
+}
+
+#[tokio::test]
 async fn version_and_generated_pages_need_nothing_of_the_box() {
     let node = TestBox::new("");
     let version = json(&run(&node, &["version", "-o", "json"]).await.stdout);

@@ -3,6 +3,7 @@
 //! Works with and without a daemon, enrolled or not. Changes nothing. A box without a link is not sick: what only costs the link is
 //! a warning; what can stop or endanger the box itself, or what someone must look at, is a failure.
 
+mod daemon;
 mod kubernetes;
 mod local;
 mod network;
@@ -121,6 +122,7 @@ pub async fn examine(settings: &Result<Settings, SettingsError>) -> Examination 
         checks.push(hub);
         checks.extend(brokers);
     }
+    checks.extend(daemon::daemon(&settings.socket).await);
     checks.push(kubernetes::program(settings).await);
     checks.push(kubernetes::api(settings).await);
     checks.into()

@@ -1,5 +1,6 @@
 //! The commands' side of the local API: one request over the socket.
 
+use super::socket::PATH_MAX_BYTES;
 use crate::codes;
 use bytes::Bytes;
 use holdfast_protocol::Problem;
@@ -21,6 +22,9 @@ const PATIENCE: Duration = Duration::from_mins(2);
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum LocalError {
+    /// No socket can be there: its path is longer than the system takes.
+    #[error("the path of the socket, {}, has {} bytes; the system takes at most {PATH_MAX_BYTES}", .0.display(), .0.as_os_str().len())]
+    PathTooLong(PathBuf),
     /// Nobody answers at the socket.
     #[error("no daemon answers at {}: {source}", path.display())]
     Unreachable {
@@ -46,6 +50,11 @@ impl From<&LocalError> for Problem {
     fn from(error: &LocalError) -> Self {
         match error {
             LocalError::Refused(problem) => problem.clone(),
+            LocalError::PathTooLong(_) => Self::new(
+                codes::SOCKET_UNUSABLE,
+                error.to_string(),
+                format!("set socket to a path of at most {PATH_MAX_BYTES} bytes, and start the daemon again"),
+            ),
             LocalError::Unreachable { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
                 Self::new(
                     codes::DAEMON_UNREACHABLE,
@@ -78,6 +87,9 @@ async fn exchange(socket: &Path, method: Method, path: &str, body: Vec<u8>) -> R
         path: socket.to_owned(),
         reason,
     };
+    if socket.as_os_str().len() > PATH_MAX_BYTES {
+        return Err(LocalError::PathTooLong(socket.to_owned()));
+    }
     let stream = UnixStream::connect(socket)
         .await
         .map_err(|source| LocalError::Unreachable {

@@ -13,6 +13,9 @@ use std::{
 };
 use tokio::net::UnixListener;
 
+/// Longest path of a socket in bytes: `sun_path` of unix(7) without its final zero.
+pub const PATH_MAX_BYTES: usize = 107;
+
 /// Why there is no socket.
 #[derive(Debug, thiserror::Error)]
 pub enum SocketError {
