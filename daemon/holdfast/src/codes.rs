@@ -8,6 +8,8 @@ pub const SETTINGS_INVALID: &str = "settings-invalid";
 
 /// The kubeconfig cannot be read or used.
 pub const KUBECONFIG_UNUSABLE: &str = "kubeconfig-unusable";
+/// Kubernetes was started and has not written its kubeconfig yet.
+pub const KUBERNETES_STARTING: &str = "kubernetes-starting";
 /// A custom resource definition was not established in time.
 pub const CRD_NOT_ESTABLISHED: &str = "crd-not-established";
 /// The k3s program is not there or cannot be started.

@@ -247,6 +247,7 @@ fn spawn_kubernetes(
     let supervised = kubernetes.supervise;
     let runner = Runner {
         kubeconfig: kubernetes.kubeconfig.clone(),
+        supervised,
         log: kubernetes.log_file.clone().filter(|_| supervised),
         ready_poll: kubernetes.ready_poll,
         request_timeout: settings.apply.request_timeout,

@@ -164,3 +164,35 @@ async fn a_program_that_is_not_there_is_named_and_looked_for_again() -> Result<(
     tokio::time::timeout(PATIENCE, node.stop()).await??;
     Ok(())
 }
+
+#[tokio::test]
+async fn a_kubernetes_that_has_not_written_its_kubeconfig_yet_is_starting_and_nothing_else() -> Result<()> {
+    let hub = Hub::start().await?;
+    let mut node = supervised(&hub, "beginner").await?;
+    let binary = node.path("k3s");
+    std::fs::write(&binary, "#!/bin/sh\nexec sleep 600\n")?;
+    std::fs::set_permissions(&binary, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+    node.settings.kubernetes.binary = binary.display().to_string();
+    let _end = EndsWithTest(node.settings.kubernetes_pid_file());
+    node.run().await?;
+    let status = node
+        .until("a cause is told", |status| status.kubernetes.cause.is_some())
+        .await?;
+    let cause = status.kubernetes.cause.context("a cause")?;
+    assert_eq!(cause.code, codes::KUBERNETES_STARTING, "{cause}");
+    assert_eq!(cause.action, "", "nothing is to be done");
+    assert_eq!(status.kubernetes.health, Health::Progressing);
+
+    // A file that is there and is no kubeconfig is another matter, from the next start on.
+    node.stop().await?;
+    let kubeconfig = &node.settings.kubernetes.kubeconfig;
+    std::fs::create_dir_all(kubeconfig.parent().context("a directory")?)?;
+    std::fs::write(kubeconfig, "nonsense")?;
+    node.run().await?;
+    node.until("the file is blamed", |status| {
+        let cause = status.kubernetes.cause.as_ref();
+        cause.is_some_and(|cause| cause.code == codes::KUBECONFIG_UNUSABLE)
+    })
+    .await?;
+    node.stop().await
+}

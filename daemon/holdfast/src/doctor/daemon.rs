@@ -80,6 +80,7 @@ fn of_report(report: &StatusReport) -> impl Iterator<Item = Check> {
     let kubernetes = report.kubernetes.cause.as_ref().map(|cause| {
         let outcome = match report.kubernetes.health {
             Health::Degraded => Outcome::Fail,
+            _ if cause.code == codes::KUBERNETES_STARTING => Outcome::Ok,
             _ => Outcome::Warn,
         };
         Check::problem("kubernetes", outcome, cause)
@@ -185,19 +186,17 @@ mod tests {
     }
 
     #[test]
-    fn degraded_kubernetes_fails_and_starting_kubernetes_warns() {
-        for (health, outcome) in [
-            (Health::Degraded, Outcome::Fail),
-            (Health::Progressing, Outcome::Warn),
+    fn degraded_kubernetes_fails_and_a_first_start_is_no_alarm() {
+        for (health, code, outcome) in [
+            (Health::Degraded, codes::KUBERNETES_EXITED, Outcome::Fail),
+            (Health::Progressing, codes::KUBERNETES_EXITED, Outcome::Warn),
+            (Health::Progressing, codes::KUBERNETES_STARTING, Outcome::Ok),
         ] {
             let mut status = status();
             let kubernetes = &mut status.report.as_mut().unwrap().kubernetes;
             kubernetes.health = health;
-            kubernetes.cause = Some(problem(codes::KUBERNETES_EXITED));
-            assert_eq!(
-                found(&status),
-                expected("kubernetes", outcome, codes::KUBERNETES_EXITED)
-            );
+            kubernetes.cause = Some(problem(code));
+            assert_eq!(found(&status), expected("kubernetes", outcome, code));
         }
     }
 

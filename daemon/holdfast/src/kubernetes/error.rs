@@ -20,6 +20,12 @@ pub enum KubernetesError {
         /// What is wrong with it.
         reason: String,
     },
+    /// Kubernetes was started, and has not come so far as to write its kubeconfig.
+    #[error("Kubernetes is starting: it has not written {} yet", kubeconfig.display())]
+    Starting {
+        /// The file that it will write.
+        kubeconfig: PathBuf,
+    },
     /// No answer, or none that makes sense: worth another try when Kubernetes is back.
     #[error("{what}: Kubernetes does not answer: {reason}")]
     Unreachable {
@@ -137,6 +143,7 @@ impl KubernetesError {
                 codes::KUBECONFIG_UNUSABLE,
                 "check kubernetes.kubeconfig in the configuration; k3s writes the file when it starts",
             ),
+            Self::Starting { .. } => (codes::KUBERNETES_STARTING, ""),
             Self::Unreachable { .. } => (
                 core_codes::KUBERNETES_UNREACHABLE,
                 "nothing while Kubernetes starts; else see its output in kubernetes.log_file, or in the log of the daemon",

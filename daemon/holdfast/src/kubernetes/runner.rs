@@ -49,6 +49,8 @@ pub struct KubernetesState {
 pub struct Runner {
     /// Where k3s writes its access file.
     pub kubeconfig: PathBuf,
+    /// Whether Holdfast starts Kubernetes; else nobody is known to write that file.
+    pub supervised: bool,
     /// k3s's log, to keep it bounded.
     pub log: Option<PathBuf>,
     /// Longest wait between readiness questions.
@@ -155,7 +157,7 @@ impl Runner {
         loop {
             let error = match timeout(READY_TIMEOUT, self.ask()).await {
                 Ok(Ok(found)) => return found,
-                Ok(Err(error)) => error,
+                Ok(Err(error)) => self.or_starting(error, begun),
                 Err(_) => no_answer(),
             };
             self.state.send_if_modified(|state| {
@@ -178,6 +180,17 @@ impl Runner {
                 self.ready_poll
             };
             wait = (wait * 2).min(longest);
+        }
+    }
+
+    /// What was started writes its kubeconfig when it has come so far; until then, that it is not there is nothing wrong.
+    fn or_starting(&self, error: KubernetesError, begun: Instant) -> KubernetesError {
+        let in_time = self.supervised && begun.elapsed() <= HEALTHY_LIFE;
+        match error {
+            KubernetesError::KubeconfigUnusable { path, .. } if in_time && !path.exists() => {
+                KubernetesError::Starting { kubeconfig: path }
+            }
+            other => other,
         }
     }
 
