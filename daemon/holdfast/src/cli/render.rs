@@ -5,6 +5,7 @@ use crate::{
     local_api::view::{LinkView, LocalStatus},
 };
 use holdfast_core::{
+    object::ObjectKey,
     plan::{Plan, PlannedObject},
     reconcile::JournalStep,
 };
@@ -180,6 +181,15 @@ fn apps(text: &mut Text, report: &StatusReport) {
     }
 }
 
+/// A key as kubectl takes it: `Deployment.apps shop/web`, `ConfigMap shop/web`. Two groups may have kinds of the same name.
+fn with_group(key: &ObjectKey) -> String {
+    let group = key.group();
+    let dot = if group.is_empty() { "" } else { "." };
+    let slash = key.namespace.as_ref().map_or("", |_| "/");
+    let namespace = key.namespace.as_deref().unwrap_or_default();
+    format!("{}{dot}{group} {namespace}{slash}{}", key.kind, key.name)
+}
+
 pub(super) fn plan(plan: &Plan) -> String {
     let mut text = Text::default();
     let mut changes = 0;
@@ -188,7 +198,11 @@ pub(super) fn plan(plan: &Plan) -> String {
     let mut list = |text: &mut Text, sign: &str, objects: &[PlannedObject]| {
         for object in objects {
             changes += 1;
-            text.line(format_args!("  {sign} {} ({})", object.key, object.app));
+            text.line(format_args!(
+                "  {sign} {} ({})",
+                with_group(&object.key),
+                object.app
+            ));
         }
     };
     for step in &plan.steps {
@@ -200,7 +214,9 @@ pub(super) fn plan(plan: &Plan) -> String {
     for kept in &plan.kept {
         text.line(format_args!(
             "  keep   {} ({}): {}",
-            kept.object.key, kept.object.app, kept.reason
+            with_group(&kept.object.key),
+            kept.object.app,
+            kept.reason
         ));
     }
     match changes {
@@ -272,4 +288,42 @@ pub(super) fn examination(examination: &Examination) -> String {
         }
     ));
     text.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plan_tells_two_kinds_of_the_same_name_apart() {
+        let object = |api_version: &str, kind: &str, namespace: Option<&str>| PlannedObject {
+            key: ObjectKey {
+                api_version: api_version.into(),
+                kind: kind.into(),
+                namespace: namespace.map(Into::into),
+                name: "web".into(),
+            },
+            app: "shop".into(),
+        };
+        let planned = Plan {
+            generation: "1.2".parse().unwrap(),
+            steps: Vec::new(),
+            prune: vec![
+                object("v1", "Service", Some("shop")),
+                object("serving.example/v1beta1", "Service", Some("shop")),
+                object("rbac.authorization.k8s.io/v1", "ClusterRole", None),
+            ],
+            kept: Vec::new(),
+        };
+        let text = plan(&planned);
+        let lines: Vec<_> = text.lines().collect();
+        assert_eq!(
+            lines[1..4],
+            [
+                "  delete Service shop/web (shop)",
+                "  delete Service.serving.example shop/web (shop)",
+                "  delete ClusterRole.rbac.authorization.k8s.io web (shop)",
+            ]
+        );
+    }
 }
