@@ -205,6 +205,67 @@ async fn the_latest_report_wins_and_is_honest_about_what_is_proven() {
 }
 
 #[tokio::test]
+async fn a_generation_that_another_document_has_is_never_shown_as_proven() {
+    let site = Site::new();
+    let hub = site.start().await;
+    let node = hub.node("shop-17").await;
+    let mut session = Session::open(&hub, &node).await;
+    let topic = "hf/v1/shop-17/down/desired";
+    session.client.subscribe(topic, QoS::AtLeastOnce).await.unwrap();
+    session
+        .wait(|packet| matches!(packet, Incoming::SubAck(_)).then_some(()))
+        .await;
+    let _: Value = hub
+        .ask(Method::POST, "/api/v1/releases", release("r1", "r1"))
+        .await;
+    let _: Value = hub
+        .ask(
+            Method::POST,
+            "/api/v1/releases/r1/assign",
+            json!({ "selector": "" }),
+        )
+        .await;
+    let sent = session
+        .wait(|packet| match packet {
+            Incoming::Publish(message) => Some(message.payload.clone()),
+            _ => None,
+        })
+        .await;
+    let own = Digest::of(&Envelope::from_json(&sent).unwrap().payload);
+    let generation = |text: &str| Some(text.parse::<Generation>().unwrap());
+    let mut report = status(&node, 1, 1);
+    report.generation.accepted = generation("1.1");
+    report.generation.proven = generation("1.1");
+
+    report.generation.accepted_digest = Some(Digest::of(b"another document"));
+    session
+        .say(&node, "status", serde_json::to_vec(&report).unwrap())
+        .await;
+    let info: NodeInfo = hub.get("/api/v1/nodes/shop-17").await;
+    assert_eq!(
+        (info.wanted, info.accepted, info.proven),
+        (generation("1.1"), None, None)
+    );
+    let cause = info.cause.unwrap();
+    assert_eq!(cause.code, "generation-conflict");
+    assert!(cause.action.contains("`holdfast-hub restored`"), "{cause:?}");
+    let all: Vec<NodeInfo> = hub.get("/api/v1/nodes").await;
+    assert_eq!(all[0].proven, None);
+
+    report.sequence = 2;
+    report.generation.accepted_digest = Some(own);
+    session
+        .say(&node, "status", serde_json::to_vec(&report).unwrap())
+        .await;
+    let info: NodeInfo = hub.get("/api/v1/nodes/shop-17").await;
+    assert_eq!(
+        (info.accepted, info.proven),
+        (generation("1.1"), generation("1.1"))
+    );
+    assert_eq!(info.cause.unwrap().code, "image-pull-failed");
+}
+
+#[tokio::test]
 async fn events_are_kept_once_in_order_and_bounded() {
     let site = Site::new();
     let hub = site.start_with(&[("retention", "events_per_node = 5")]).await;

@@ -2,8 +2,9 @@
 
 use super::{DatabaseError, Result, Write, from_json, micros, parse, timestamp, to_json};
 use holdfast_protocol::{
-    Digest, Generation, NodeId,
+    Digest, Generation, NodeId, Problem, codes,
     enrol::HardwareFacts,
+    envelope::Envelope,
     operator::{Labels, NodeInfo},
     report::{Health, StatusReport},
 };
@@ -200,9 +201,9 @@ pub async fn set_release(tx: &mut Write, id: &NodeId, release: &str) -> Result<(
     Ok(())
 }
 
-const SELECT: &str = "SELECT n.*, d.epoch AS wanted_epoch, d.counter AS wanted_counter \
+const SELECT: &str = "SELECT n.*, d.epoch AS wanted_epoch, d.counter AS wanted_counter, d.envelope AS wanted_envelope \
      FROM nodes n LEFT JOIN documents d ON d.node = n.id ORDER BY n.id";
-const SELECT_ONE: &str = "SELECT n.*, d.epoch AS wanted_epoch, d.counter AS wanted_counter \
+const SELECT_ONE: &str = "SELECT n.*, d.epoch AS wanted_epoch, d.counter AS wanted_counter, d.envelope AS wanted_envelope \
      FROM nodes n LEFT JOIN documents d ON d.node = n.id WHERE n.id = $1";
 
 /// All nodes by name.
@@ -238,6 +239,24 @@ fn read(row: &SqliteRow) -> Result<NodeInfo> {
         (Some(epoch), Some(counter)) => Some(generation(epoch, counter)?),
         _ => None,
     };
+    let reported = status.as_ref().map(|status| &status.generation);
+    let mut proven = reported.and_then(|reported| reported.proven);
+    let mut accepted = reported.and_then(|reported| reported.accepted);
+    let mut cause = status.as_ref().and_then(first_cause);
+    // Only the same generation can be another document, so only then the envelope is read.
+    if let (Some(wanted), Some(digest)) = (wanted, reported.and_then(|reported| reported.accepted_digest))
+        && accepted == Some(wanted)
+    {
+        let envelope: String = row.try_get("wanted_envelope")?;
+        let envelope = Envelope::from_json(envelope.as_bytes())
+            .map_err(|error| DatabaseError::value("envelope", &error))?;
+        let own = Digest::of(&envelope.payload);
+        if digest != own {
+            accepted = None;
+            proven = proven.filter(|proven| *proven < wanted);
+            cause = Some(conflict(wanted, &digest, &own));
+        }
+    }
     Ok(NodeInfo {
         id: parse(&row.try_get::<String, _>("id")?)?,
         labels: from_json(&row.try_get::<String, _>("labels")?)?,
@@ -251,16 +270,27 @@ fn read(row: &SqliteRow) -> Result<NodeInfo> {
             .transpose()?,
         release: row.try_get("release_name")?,
         wanted,
-        proven: status.as_ref().and_then(|status| status.generation.proven),
-        accepted: status.as_ref().and_then(|status| status.generation.accepted),
+        proven,
+        accepted,
         health: status.as_ref().map_or(Health::Unknown, |status| status.health),
-        cause: status.as_ref().and_then(first_cause),
+        cause,
         status,
     })
 }
 
+/// Two documents have one generation: what the node says of it is said of the other one.
+fn conflict(generation: Generation, reported: &Digest, own: &Digest) -> Problem {
+    Problem::new(
+        codes::GENERATION_CONFLICT,
+        format!(
+            "the node has another document as generation {generation} ({reported}) than this hub sent ({own})"
+        ),
+        "where the hub was restored from a backup, run `holdfast-hub restored` on it; otherwise find out who else signs documents",
+    )
+}
+
 /// The first cause of not being healthy, in the order in which one thing needs the other.
-fn first_cause(status: &StatusReport) -> Option<holdfast_protocol::Problem> {
+fn first_cause(status: &StatusReport) -> Option<Problem> {
     let failed = status.generation.cause.as_ref();
     let kubernetes = status.kubernetes.cause.as_ref();
     let apps = status.apps.iter().find_map(|app| app.cause.as_ref());
