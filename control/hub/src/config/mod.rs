@@ -175,6 +175,35 @@ mod tests {
     }
 
     #[test]
+    fn a_name_that_no_certificate_can_hold_is_refused() {
+        let with = |name: &str| {
+            parse(
+                &format!("[api]\nnames = [\"hub.example\", {name:?}]\n"),
+                "hub.toml",
+            )
+        };
+        for name in [
+            "",
+            "bad name",
+            "https://hub.example",
+            "hub.example:8443",
+            "a..b",
+            "-a",
+            "[::1]",
+            "300.1.1.1",
+        ] {
+            let error = with(name).unwrap_err().to_string();
+            assert!(
+                error.starts_with(&format!("configuration: api.names: {name:?} is no DNS name")),
+                "{error}"
+            );
+        }
+        for name in ["hub", "hub-1.example", "192.0.2.1", "2001:db8::1"] {
+            assert!(with(name).is_ok(), "{name}");
+        }
+    }
+
+    #[test]
     fn an_external_broker_needs_an_address() {
         let error = parse("[broker]\nkind = \"external\"\n", "hub.toml")
             .unwrap_err()

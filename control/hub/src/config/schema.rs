@@ -3,7 +3,7 @@
 use super::{ConfigError, TextDuration};
 use serde::{Deserialize, Serialize};
 use std::{
-    net::{Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     path::PathBuf,
     time::Duration,
 };
@@ -206,6 +206,16 @@ impl Config {
                 ),
             );
         }
+        for name in &self.api.names {
+            if !is_host(name) {
+                return invalid(
+                    "api.names",
+                    format!(
+                        "{name:?} is no DNS name and no IP address; write it like \"hub.example\" or \"192.0.2.1\", without scheme and port"
+                    ),
+                );
+            }
+        }
         if let Some(url) = &self.api.public_url
             && !url.starts_with("https://")
         {
@@ -249,6 +259,23 @@ impl Config {
         }
         Ok(())
     }
+}
+
+/// Whether `name` can stand in a certificate and in a URL: an IP address, or a DNS name (RFC 1123, section 2.1; at most 253
+/// bytes, 63 a label).
+fn is_host(name: &str) -> bool {
+    let label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && label
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+    };
+    // What looks like an IPv4 address but is none ("300.1.1.1") is no DNS name either: no top-level domain is a number.
+    let numeric = |label: &str| label.bytes().all(|byte| byte.is_ascii_digit());
+    name.parse::<IpAddr>().is_ok()
+        || (name.len() <= 253 && name.split('.').all(label) && !name.rsplit('.').next().is_some_and(numeric))
 }
 
 /// Every key with its documentation, in the order of the page.
