@@ -1,7 +1,7 @@
 //! Releases of every shape arrive whole, go away whole, and say why when they cannot work.
 
 use anyhow::{Context as _, Result, ensure};
-use holdfast_e2e::{IMAGE, SOON, config_map, deployment};
+use holdfast_e2e::{IMAGE, SOON, config_map, deployment, run_web, web_uid};
 use holdfast_harness::{Site, site::KUBERNETES, wait};
 use holdfast_protocol::{
     document::{App, BlobRef, ManifestSource},
@@ -94,21 +94,8 @@ async fn releases_with_crds_and_blobs_arrive_and_what_left_them_is_pruned() -> R
 async fn causes_reach_the_hub_in_words_and_a_refused_manifest_leaves_the_running_app_alone() -> Result<()> {
     let site = Site::start().await?;
     let node = site.enrolled_node("causes").await?;
-    site.hub
-        .create_release(
-            "good",
-            "web",
-            vec![config_map("page", "1"), deployment("web", IMAGE)],
-        )
-        .await?;
-    let good = site.hub.assign("good", "causes").await?;
-    site.hub.wait_for_proven("causes", good, KUBERNETES).await?;
-    let before = node
-        .kubectl
-        .get("default", "deployment", "web")
-        .await?
-        .context("web")?["metadata"]["uid"]
-        .clone();
+    run_web(&site, "causes").await?;
+    let before = web_uid(&node).await?;
 
     let mut refused = deployment("other", IMAGE);
     refused["spec"]["selector"]["matchLabels"] = json!({"app": "something-else"});
@@ -136,12 +123,7 @@ async fn causes_reach_the_hub_in_words_and_a_refused_manifest_leaves_the_running
         cause.message.contains("other") && cause.message.contains("selector"),
         "{cause}"
     );
-    let after = node
-        .kubectl
-        .get("default", "deployment", "web")
-        .await?
-        .context("web")?["metadata"]["uid"]
-        .clone();
+    let after = web_uid(&node).await?;
     ensure!(before == after, "the running app was replaced");
 
     site.hub

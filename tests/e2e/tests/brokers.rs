@@ -1,7 +1,7 @@
 //! The same path with a broker that the fleet brings along: mosquitto with the shipped configuration.
 
-use anyhow::{Context as _, Result, ensure};
-use holdfast_e2e::{SOON, config_map};
+use anyhow::{Result, ensure};
+use holdfast_e2e::{SOON, config_map, page};
 use holdfast_harness::{Site, site::KUBERNETES};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -21,12 +21,7 @@ async fn the_whole_path_works_over_mosquitto_and_survives_its_death() -> Result<
     let second = site.hub.assign("two", "external").await?;
     broker.restart()?;
     site.hub.wait_for_proven("external", second, SOON * 2).await?;
-    let page = node
-        .kubectl
-        .get("default", "configmap", "page")
-        .await?
-        .context("page")?;
-    ensure!(page["data"]["value"] == "2");
+    ensure!(page(&node).await? == "2");
 
     // The hub may die too: what it published stays, and it hears what is said next.
     site.hub.kill_and_restart().await?;

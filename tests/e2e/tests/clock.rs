@@ -1,7 +1,7 @@
 //! A box without a battery clock wakes up in 1970. Nothing that runs may suffer from it, and the link must work.
 
 use anyhow::{Context as _, Result, ensure};
-use holdfast_e2e::{IMAGE, SOON, config_map, deployment};
+use holdfast_e2e::{SOON, page, run_web, web, web_uid};
 use holdfast_harness::{Site, site::KUBERNETES};
 use holdfast_protocol::report::Health;
 use std::{fs, path::PathBuf};
@@ -21,21 +21,8 @@ fn faketime() -> Result<PathBuf> {
 async fn pain_04_a_clock_in_1970_removes_nothing_and_still_gets_the_next_release() -> Result<()> {
     let site = Site::start().await?;
     let mut node = site.enrolled_node("timeless").await?;
-    site.hub
-        .create_release(
-            "one",
-            "web",
-            vec![config_map("page", "1"), deployment("web", IMAGE)],
-        )
-        .await?;
-    let first = site.hub.assign("one", "timeless").await?;
-    site.hub.wait_for_proven("timeless", first, KUBERNETES).await?;
-    let uid = node
-        .kubectl
-        .get("default", "deployment", "web")
-        .await?
-        .context("web")?["metadata"]["uid"]
-        .clone();
+    let first = run_web(&site, "timeless").await?;
+    let uid = web_uid(&node).await?;
     node.stop().await?;
     site.hub
         .wait_for_node("timeless", "the node is gone", SOON, |node| !node.online)
@@ -56,30 +43,14 @@ async fn pain_04_a_clock_in_1970_removes_nothing_and_still_gets_the_next_release
         });
     let seen = seen.await?;
     ensure!(seen.proven == Some(first), "proven is {:?}", seen.proven);
-    site.hub
-        .create_release(
-            "two",
-            "web",
-            vec![config_map("page", "2"), deployment("web", IMAGE)],
-        )
-        .await?;
+    site.hub.create_release("two", "web", web("2")).await?;
     let second = site.hub.assign("two", "timeless").await?;
     site.hub
         .wait_for_node("timeless", "the next release is proven", KUBERNETES, |node| {
             node.proven == Some(second) && node.health == Health::Healthy
         })
         .await?;
-    let web = node
-        .kubectl
-        .get("default", "deployment", "web")
-        .await?
-        .context("web is gone")?;
-    ensure!(web["metadata"]["uid"] == uid, "the running app was replaced");
-    let page = node
-        .kubectl
-        .get("default", "configmap", "page")
-        .await?
-        .context("page is gone")?;
-    ensure!(page["data"]["value"] == "2");
+    ensure!(web_uid(&node).await? == uid, "the running app was replaced");
+    ensure!(page(&node).await? == "2");
     Ok(())
 }

@@ -1,8 +1,8 @@
 //! Damaged, full and read-only disks, and content that is not what it says: named, told at the hub, and what runs is left alone.
 
 use anyhow::{Context as _, Result, ensure};
-use holdfast_e2e::{IMAGE, SOON, config_map, deployment, disk::SmallDisk};
-use holdfast_harness::{Node, Site, site::KUBERNETES, wait};
+use holdfast_e2e::{SOON, config_map, disk::SmallDisk, page, run_web, web, web_uid};
+use holdfast_harness::{Node, Site, wait};
 use holdfast_protocol::{
     codes,
     document::{App, BlobRef, ManifestSource},
@@ -15,30 +15,9 @@ use std::{fs, io::Write as _, os::unix::fs::PermissionsExt as _, path::Path};
 
 async fn running(site: &Site, name: &str) -> Result<(Node, Value)> {
     let node = site.enrolled_node(name).await?;
-    let uid = run_app(site, &node, name).await?;
+    run_web(site, name).await?;
+    let uid = web_uid(&node).await?;
     Ok((node, uid))
-}
-
-async fn run_app(site: &Site, node: &Node, name: &str) -> Result<Value> {
-    site.hub
-        .create_release(
-            "one",
-            "web",
-            vec![config_map("page", "1"), deployment("web", IMAGE)],
-        )
-        .await?;
-    let generation = site.hub.assign("one", name).await?;
-    site.hub.wait_for_proven(name, generation, KUBERNETES).await?;
-    uid(node).await
-}
-
-async fn uid(node: &Node) -> Result<Value> {
-    Ok(node
-        .kubectl
-        .get("default", "deployment", "web")
-        .await?
-        .context("the deployment is gone")?["metadata"]["uid"]
-        .clone())
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -69,7 +48,7 @@ async fn a_corrupt_store_is_set_aside_reported_and_filled_again_without_touching
             node.proven == node.wanted && node.health == Health::Healthy
         })
         .await?;
-    ensure!(uid(&node).await? == before, "the running app was replaced");
+    ensure!(web_uid(&node).await? == before, "the running app was replaced");
     let aside = fs::read_dir(node.directory.join("state/store"))?
         .filter_map(Result::ok)
         .filter(|entry| {
@@ -119,13 +98,8 @@ async fn a_blob_whose_content_was_changed_is_refused_by_name_and_the_running_app
     site.hub
         .wait_for_node("blob", "the wrong blob is told", SOON, told)
         .await?;
-    ensure!(uid(&node).await? == before, "the running app was touched");
-    let page = node
-        .kubectl
-        .get("default", "configmap", "page")
-        .await?
-        .context("page")?;
-    ensure!(page["data"]["value"] == "1", "unverified content was applied");
+    ensure!(web_uid(&node).await? == before, "the running app was touched");
+    ensure!(page(&node).await? == "1", "unverified content was applied");
     Ok(())
 }
 
@@ -136,11 +110,7 @@ async fn a_full_disk_is_named_loses_nothing_and_heals_when_there_is_room() -> Re
     let (node, before) = running(&site, "full").await?;
     disk.fill()?;
     site.hub
-        .create_release(
-            "two",
-            "web",
-            vec![config_map("page", &"2".repeat(12_000)), deployment("web", IMAGE)],
-        )
+        .create_release("two", "web", web(&"2".repeat(12_000)))
         .await?;
     let generation = site.hub.assign("two", "full").await?;
     let told = |status: &holdfast_protocol::report::StatusReport| {
@@ -156,10 +126,10 @@ async fn a_full_disk_is_named_loses_nothing_and_heals_when_there_is_room() -> Re
             node.status.as_ref().is_some_and(told)
         })
         .await?;
-    ensure!(uid(&node).await? == before, "the running app was touched");
+    ensure!(web_uid(&node).await? == before, "the running app was touched");
     disk.free()?;
     site.hub.wait_for_proven("full", generation, SOON * 3).await?;
-    ensure!(uid(&node).await? == before, "the running app was replaced");
+    ensure!(web_uid(&node).await? == before, "the running app was replaced");
     Ok(())
 }
 
@@ -178,7 +148,7 @@ async fn a_disk_that_became_read_only_is_named_and_what_runs_is_left_alone() -> 
         "the log does not name {}:\n{text}",
         codes::DISK_READ_ONLY
     );
-    ensure!(uid(&node).await? == before, "the running app was touched");
+    ensure!(web_uid(&node).await? == before, "the running app was touched");
     node.kill().await?;
     disk.set_read_only(false)?;
     node.start().await?;
@@ -187,7 +157,7 @@ async fn a_disk_that_became_read_only_is_named_and_what_runs_is_left_alone() -> 
             node.online && node.health == Health::Healthy
         })
         .await?;
-    ensure!(uid(&node).await? == before, "the running app was replaced");
+    ensure!(web_uid(&node).await? == before, "the running app was replaced");
     Ok(())
 }
 

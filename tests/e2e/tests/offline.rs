@@ -1,7 +1,7 @@
 //! With no link, whatever ran keeps running and comes back, from local data only.
 
 use anyhow::{Context as _, Result, ensure};
-use holdfast_e2e::{IMAGE, SOON, config_map, deployment};
+use holdfast_e2e::{SOON, config_map, page, run_web};
 use holdfast_harness::{Site, site::KUBERNETES, wait};
 use holdfast_protocol::{event::EventKind, report::Health};
 use std::fs;
@@ -11,15 +11,7 @@ async fn pain_01_apps_return_after_a_reboot_with_the_hub_down_even_when_kubernet
 -> Result<()> {
     let site = Site::start().await?;
     let mut node = site.enrolled_node("dark").await?;
-    site.hub
-        .create_release(
-            "one",
-            "web",
-            vec![config_map("page", "1"), deployment("web", IMAGE)],
-        )
-        .await?;
-    let generation = site.hub.assign("one", "dark").await?;
-    site.hub.wait_for_proven("dark", generation, KUBERNETES).await?;
+    let generation = run_web(&site, "dark").await?;
 
     site.hub.cut();
     node.kill().await?;
@@ -40,12 +32,7 @@ async fn pain_01_apps_return_after_a_reboot_with_the_hub_down_even_when_kubernet
     node.kubectl
         .wait("default", "deployment/web", "condition=Available", SOON)
         .await?;
-    let page = node
-        .kubectl
-        .get("default", "configmap", "page")
-        .await?
-        .context("the configuration map")?;
-    ensure!(page["data"]["value"] == "1");
+    ensure!(page(&node).await? == "1");
     ensure!(
         !site.hub.node("dark").await?.online,
         "the hub heard of the node over a cut link"
@@ -100,15 +87,7 @@ async fn pain_19_what_happens_during_a_cut_is_neither_lost_nor_doubled_on_either
     site.hub.restore();
 
     site.hub.wait_for_proven("cut", last, KUBERNETES).await?;
-    let page = node
-        .kubectl
-        .get("default", "configmap", "page")
-        .await?
-        .context("page")?;
-    ensure!(
-        page["data"]["value"] == "5",
-        "the newest release was missed: {page}"
-    );
+    ensure!(page(&node).await? == "5", "the newest release was missed");
     let events = wait::until("all corrections are told", SOON, || async {
         let events = site.hub.events("cut").await?;
         let corrections = events
@@ -133,15 +112,7 @@ async fn pain_19_what_happens_during_a_cut_is_neither_lost_nor_doubled_on_either
 async fn pain_21_nothing_is_touched_on_reconnect_when_digests_match() -> Result<()> {
     let mut site = Site::start().await?;
     let mut node = site.enrolled_node("still").await?;
-    site.hub
-        .create_release(
-            "one",
-            "web",
-            vec![config_map("page", "1"), deployment("web", IMAGE)],
-        )
-        .await?;
-    let generation = site.hub.assign("one", "still").await?;
-    site.hub.wait_for_proven("still", generation, KUBERNETES).await?;
+    let generation = run_web(&site, "still").await?;
     let identity = |object: serde_json::Value| {
         (
             object["metadata"]["uid"].clone(),
