@@ -98,7 +98,7 @@ function steps(info) {
   const failed = generation.phase === "failed" && generation.accepted === info.wanted;
   const reached = [
     ["Wanted", info.wanted, "what the hub asks for"],
-    ["Accepted", info.accepted ?? generation.accepted, "verified and stored"],
+    ["Accepted", info.accepted, "verified and stored"],
     ["Applied", generation.applied, "written to Kubernetes"],
     ["Proven", info.proven, "seen ready"],
   ];

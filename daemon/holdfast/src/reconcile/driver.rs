@@ -1,9 +1,11 @@
 //! The driver: one task that owns the machine's state.
 
+mod tell;
+
 use crate::{
     apply::{Objects, Run, recheck},
     blobs::Fetcher,
-    codes, failpoint,
+    failpoint,
     kubernetes::{Cluster, KubernetesError, KubernetesState, k3s_config},
     observe::{self, Observation, Target, Versions},
     pace::random,
@@ -14,10 +16,10 @@ use crate::{
 use holdfast_core::{
     admission::{VerifiedDocument, readmit},
     backoff::Backoff,
-    reconcile::{Correction, DocumentRef, Effect, Event, JournalStep, Stage, State, Ticket},
+    reconcile::{DocumentRef, Effect, Event, JournalStep, Stage, State, Ticket},
 };
 use holdfast_protocol::{
-    Digest, Problem,
+    Digest,
     document::{DesiredState, K3sSection},
     event::{EventKind, Severity},
 };
@@ -274,49 +276,6 @@ impl Driver {
             Err(error) => tracing::error!(%error, "the reconcile machine refused an event"),
         }
         self.tell();
-    }
-
-    fn tell(&self) {
-        let upkeep = self.state.upkeep();
-        self.tell_of_fights();
-        let shown = upkeep.map(|upkeep| &upkeep.document).or(self.state.newest());
-        let progress = Progress {
-            generation: self.state.generation_status(),
-            apps: shown
-                .and_then(|document| self.apps.get(&document.digest))
-                .cloned()
-                .unwrap_or_default(),
-        };
-        if let Some(proven) = progress.generation.proven {
-            METRICS
-                .generation_proven
-                .set(i64::try_from(proven.counter).unwrap_or(i64::MAX));
-        }
-        self.parts.progress.send_if_modified(|known| {
-            let other = *known != progress;
-            *known = progress;
-            other
-        });
-    }
-
-    fn tell_of_fights(&self) {
-        let conditions = &self.parts.recorder.conditions;
-        match self.state.upkeep().map(|upkeep| &upkeep.correction) {
-            Some(Correction::Running { keys, attempt, .. }) if *attempt >= FIGHT => {
-                let names: Vec<_> = keys.iter().take(3).map(ToString::to_string).collect();
-                let problem = Problem::new(
-                    codes::DRIFT_FIGHT,
-                    format!(
-                        "something keeps changing what holdfast keeps putting back: {}",
-                        names.join(", ")
-                    ),
-                    "find out what else manages the object (its managedFields name it), or leave that field out of the manifest",
-                );
-                conditions.set(DRIFT, problem, self.parts.recorder.floor.now());
-            }
-            Some(Correction::Resting) | None => conditions.clear(DRIFT),
-            Some(_) => {}
-        }
     }
 
     async fn carry_out(&mut self, effect: Effect) {
