@@ -30,8 +30,13 @@ for target in "${targets[@]}"; do
     esac
 done
 
-tools="${HOLDFAST_TOOLS:-target/tools}/venv/bin"
-[ -d "$tools" ] && PATH="$PWD/$tools:$PATH"
+tools=$(realpath -m "${HOLDFAST_TOOLS:-target/tools}")/venv/bin
+if [ -x "$tools/cargo-zigbuild" ]; then
+    PATH="$tools:$PATH"
+    # Named, because cargo-zigbuild asks the first python3 in PATH for it, which need not be the one it was installed with.
+    CARGO_ZIGBUILD_ZIG_PATH=$("$tools/python3" -c 'import os, ziglang; print(os.path.join(os.path.dirname(ziglang.__file__), "zig"))')
+    export CARGO_ZIGBUILD_ZIG_PATH
+fi
 command -v cargo-zigbuild >/dev/null || die "cargo-zigbuild is missing: run 'cargo xtask prerequisites --for cross'"
 
 # The machine's own compiler, whatever rustup has put in front of it in PATH.
