@@ -35,6 +35,16 @@ pub enum EventKind {
     DocumentProven,
     /// A document failed; the problem says why.
     DocumentFailed,
+    /// The node went back to an earlier generation; the problem says why.
+    DocumentRolledBack,
+    /// An app failed alone, by its own wish.
+    AppFailed,
+    /// A person paused changes at the box, or ended the pause.
+    Paused,
+    /// k3s was brought to another version.
+    KubernetesSwitched,
+    /// A damaged part of Kubernetes was set aside and rebuilt.
+    KubernetesHealed,
     /// An object was changed or deleted by someone else and put back.
     DriftCorrected,
     /// An object was changed or deleted by someone else and left so by policy.

@@ -31,6 +31,12 @@ pub enum Phase {
     Idle,
     /// Fetching blobs.
     Fetching,
+    /// Checking that it can work, before anything is touched.
+    Preflight,
+    /// Waiting for its maintenance window, or for the end of a pause.
+    WaitingForWindow,
+    /// Bringing k3s to the wanted version and configuration.
+    SwitchingKubernetes,
     /// Waiting for Kubernetes.
     WaitingForKubernetes,
     /// Writing objects.
@@ -41,6 +47,10 @@ pub enum Phase {
     Committed,
     /// Could not be applied, or was not ready in time; see the cause.
     Failed,
+    /// It failed, or a person asked for it: going back to an earlier generation.
+    RollingBack,
+    /// An earlier generation runs in its place; see the cause.
+    RolledBack,
 }
 
 /// State of a node, topic `up/status`.
@@ -113,10 +123,38 @@ pub struct GenerationStatus {
     /// Newest document that was seen applied and ready.
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub proven: Option<Generation>,
+    /// The document that is kept right on the box now: another one than the accepted one after a rollback, or until that one is begun.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
+    pub running: Option<Generation>,
     /// How far the accepted one is.
     pub phase: Phase,
+    /// How much of the present phase is done, where that can be counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub progress: Option<PhaseProgress>,
+    /// When the present phase ends by itself: the deadline, the opening of the window, the end of the pause. By the node's clock.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = DateTime))]
+    pub until: Option<Timestamp>,
+    /// Until when a person paused changes at the box.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = DateTime))]
+    pub paused_until: Option<Timestamp>,
     /// Why it is not further, where it failed or waits.
     pub cause: Option<Problem>,
+}
+
+/// How much of a phase is done.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct PhaseProgress {
+    /// Done, in `unit`.
+    pub done: u64,
+    /// In all, in `unit`.
+    pub total: u64,
+    /// `bytes`, `objects`, `apps`.
+    pub unit: String,
 }
 
 /// Kubernetes on a node.

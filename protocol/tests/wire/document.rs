@@ -28,7 +28,7 @@ pub(crate) fn full() -> DesiredState {
         k3s: Some(K3sSection {
             version: Some("v1.36.3+k3s1".into()),
             config: Map::from_iter([("disable".to_owned(), json!(["traefik"]))]),
-            extra: Map::new(),
+            ..K3sSection::default()
         }),
         apps: vec![
             App {
@@ -40,7 +40,7 @@ pub(crate) fn full() -> DesiredState {
                     "metadata": {"name": "web"},
                     "data": {"greeting": "grüezi"}
                 })])],
-                extra: Map::new(),
+                ..App::default()
             },
             App {
                 name: "big".into(),
@@ -49,14 +49,14 @@ pub(crate) fn full() -> DesiredState {
                     digest: Digest::of(b"manifests"),
                     size: 123_456,
                 })],
-                extra: Map::new(),
+                ..App::default()
             },
         ],
         policy: Policy {
             drift: DriftPolicy::Report,
             prune: false,
             ready_deadline_seconds: 900,
-            extra: Map::new(),
+            ..Policy::default()
         },
         extra: Map::new(),
     }

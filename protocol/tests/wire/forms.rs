@@ -56,6 +56,7 @@ fn a_status_report_has_its_golden_form() {
             }),
             phase: Phase::Verifying,
             cause: Some(problem()),
+            ..GenerationStatus::default()
         },
         health: Health::Degraded,
         kubernetes: KubernetesStatus {

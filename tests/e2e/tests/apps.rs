@@ -15,7 +15,7 @@ fn app(name: &str, manifests: Vec<ManifestSource>) -> App {
         name: name.to_owned(),
         namespace: None,
         manifests,
-        extra: Map::new(),
+        ..App::default()
     }
 }
 

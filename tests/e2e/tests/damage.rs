@@ -77,7 +77,7 @@ async fn a_blob_whose_content_was_changed_is_refused_by_name_and_the_running_app
         name: "web".into(),
         namespace: None,
         manifests: vec![ManifestSource::Blob(BlobRef { digest, size })],
-        extra: Map::new(),
+        ..App::default()
     };
     site.hub
         .create_release_of(

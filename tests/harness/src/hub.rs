@@ -218,7 +218,7 @@ impl Hub {
             name: app.to_owned(),
             namespace: None,
             manifests: vec![ManifestSource::Inline(objects)],
-            extra: serde_json::Map::new(),
+            ..App::default()
         };
         let content = ReleaseContent {
             apps: vec![app],

@@ -153,6 +153,7 @@ impl Reporter {
                     Phase::Idle
                 },
                 cause: None,
+                ..GenerationStatus::default()
             },
             health: Health::Healthy,
             kubernetes: KubernetesStatus {

@@ -63,11 +63,16 @@ pub fn phase_words(phase: Phase) -> &'static str {
     match phase {
         Phase::Idle => "idle",
         Phase::Fetching => "fetching what it needs",
+        Phase::Preflight => "checking that it can work",
+        Phase::WaitingForWindow => "waiting for its maintenance window",
+        Phase::SwitchingKubernetes => "switching k3s",
         Phase::WaitingForKubernetes => "waiting for Kubernetes",
         Phase::Applying => "applying",
         Phase::Verifying => "applied, waiting until everything is ready",
         Phase::Committed => "proven",
         Phase::Failed => "failed",
+        Phase::RollingBack => "rolling back",
+        Phase::RolledBack => "rolled back to the last good generation",
     }
 }
 

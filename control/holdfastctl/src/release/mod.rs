@@ -141,7 +141,7 @@ pub fn load(path: &Path) -> Result<Release> {
             name: app.name,
             namespace,
             manifests: vec![source],
-            extra: Map::new(),
+            ..App::default()
         });
     }
     check_whole(path, &release.content)?;

@@ -24,7 +24,7 @@ fn app(name: &str, objects: Vec<Value>) -> App {
         name: name.into(),
         namespace: Some("shop".into()),
         manifests: vec![ManifestSource::Inline(objects)],
-        extra: Map::new(),
+        ..App::default()
     }
 }
 

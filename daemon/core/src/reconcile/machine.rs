@@ -24,6 +24,7 @@ pub(super) fn step(state: &mut State, event: Event) -> Result<Vec<Effect>, Illeg
             newest,
             applied,
             proven,
+            ..
         } => machine.restart(newest, applied, proven),
         Event::DocumentAccepted(document) => machine.accept(document),
         Event::BlobsReady { ticket } => machine.blobs_ready(ticket),
@@ -36,6 +37,16 @@ pub(super) fn step(state: &mut State, event: Event) -> Result<Vec<Effect>, Illeg
         Event::DeadlineReached { ticket } => machine.deadline_reached(ticket),
         Event::RetryDue { ticket } => machine.retry_due(ticket),
         Event::DriftDetected { keys } => machine.drift_detected(keys),
+        Event::PreflightPassed { .. }
+        | Event::PreflightFailed { .. }
+        | Event::GateOpened { .. }
+        | Event::GateClosed { .. }
+        | Event::Paused
+        | Event::Resumed
+        | Event::RollBackRequested { .. }
+        | Event::KubernetesSwitched { .. }
+        | Event::KubernetesSwitchFailed { .. }
+        | Event::StabilityReached { .. } => {}
     }
     Ok(machine.effects)
 }
@@ -56,6 +67,16 @@ fn check(state: &State, event: &Event) -> Result<(), IllegalTransition> {
         Event::DeadlineReached { ticket } => ("deadline reached", Some(*ticket)),
         Event::RetryDue { ticket } => ("retry due", Some(*ticket)),
         Event::DriftDetected { .. } => ("drift detected", None),
+        Event::PreflightPassed { ticket } => ("preflight passed", Some(*ticket)),
+        Event::PreflightFailed { ticket, .. } => ("preflight failed", Some(*ticket)),
+        Event::GateOpened { ticket } => ("gate opened", Some(*ticket)),
+        Event::GateClosed { ticket, .. } => ("gate closed", Some(*ticket)),
+        Event::Paused => ("paused", None),
+        Event::Resumed => ("resumed", None),
+        Event::RollBackRequested { .. } => ("rollback requested", None),
+        Event::KubernetesSwitched { ticket } => ("Kubernetes switched", Some(*ticket)),
+        Event::KubernetesSwitchFailed { ticket, .. } => ("Kubernetes not switched", Some(*ticket)),
+        Event::StabilityReached { ticket } => ("stability reached", Some(*ticket)),
     };
     if !state.started {
         return Err(IllegalTransition::NotStarted { event: name });

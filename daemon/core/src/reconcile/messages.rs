@@ -3,7 +3,7 @@
 use crate::{admission::VerifiedDocument, failure::Failure, object::ObjectKey, readiness::Summary};
 use holdfast_protocol::{
     Digest, Generation, Problem,
-    document::{BlobRef, DriftPolicy, ManifestSource},
+    document::{Artifact, BlobRef, DesiredState, DriftPolicy, FailurePolicy, ManifestSource},
     event::{EventKind, Severity},
 };
 use serde::{Deserialize, Serialize};
@@ -23,6 +23,12 @@ pub struct DocumentRef {
     pub ready_deadline_seconds: u32,
     /// What happens on drift.
     pub drift: DriftPolicy,
+    /// Seconds that it must stay ready to count as good.
+    pub stability_seconds: u32,
+    /// Whether the node goes back to the last good generation when it fails.
+    pub on_failure: FailurePolicy,
+    /// k3s binaries and image archives that it needs, for this machine's architecture.
+    pub artifacts: Vec<Artifact>,
 }
 
 impl DocumentRef {
@@ -44,8 +50,29 @@ impl DocumentRef {
             blobs,
             ready_deadline_seconds: state.policy.ready_deadline_seconds,
             drift: state.policy.drift,
+            stability_seconds: state.policy.stability_seconds,
+            on_failure: state.policy.on_failure,
+            artifacts: artifacts(state),
         }
     }
+}
+
+/// This machine's architecture, as k3s names it.
+pub const ARCHITECTURE: &str = match std::env::consts::ARCH.as_bytes() {
+    b"aarch64" => "arm64",
+    _ => "amd64",
+};
+
+fn artifacts(state: &DesiredState) -> Vec<Artifact> {
+    let k3s = state.k3s.iter().flat_map(|k3s| {
+        let images = k3s.images.get(ARCHITECTURE).into_iter().flatten();
+        k3s.binaries.get(ARCHITECTURE).into_iter().chain(images)
+    });
+    let apps = state
+        .apps
+        .iter()
+        .flat_map(|app| app.images.get(ARCHITECTURE).into_iter().flatten());
+    k3s.chain(apps).cloned().collect()
 }
 
 /// Name of one piece of work or one timer. Each is given out once.
@@ -58,6 +85,8 @@ pub struct Ticket(pub(crate) u64);
 pub enum JournalStep {
     /// Stored, in the same transaction as the document itself. Writes of objects that were applied before may have begun.
     Accepted,
+    /// k3s may be on its way to another version or configuration; a snapshot of what was before is kept.
+    Switching,
     /// Writes may have begun, of new objects too; the inventory names them.
     Applying,
     /// All objects were written, all that left were deleted, the inventory is up to date.
@@ -70,6 +99,20 @@ pub enum JournalStep {
         problem: Problem,
         /// Whether writes had begun.
         applying: bool,
+    },
+    /// It failed, or a person asked for it: the way back to an earlier document has begun.
+    RollingBack {
+        /// Why.
+        problem: Problem,
+        /// The document to go back to.
+        to: Generation,
+    },
+    /// The earlier document is applied in its place and was seen ready.
+    RolledBack {
+        /// Why.
+        problem: Problem,
+        /// The document that runs.
+        to: Generation,
     },
 }
 
@@ -84,6 +127,11 @@ pub enum Event {
         applied: Option<DocumentRef>,
         /// Generation of the newest document that was seen ready.
         proven: Option<Generation>,
+        /// The document that a rollback would go back to, or is going back to: the newest proven one before the newest, or the one of a
+        /// rollback that had begun.
+        fallback: Option<DocumentRef>,
+        /// Whether a person paused changes.
+        paused: bool,
     },
     /// A newer document passed admission and is stored.
     DocumentAccepted(DocumentRef),
@@ -98,6 +146,58 @@ pub enum Event {
         ticket: Ticket,
         /// Why.
         failure: Failure,
+    },
+    /// The document can work on this box as far as can be known before.
+    PreflightPassed {
+        /// From [`Effect::Preflight`].
+        ticket: Ticket,
+    },
+    /// It cannot. Nothing was touched.
+    PreflightFailed {
+        /// From [`Effect::Preflight`].
+        ticket: Ticket,
+        /// Why. Retryable: it is asked again later.
+        failure: Failure,
+    },
+    /// Changes may begin now.
+    GateOpened {
+        /// From [`Effect::AwaitGate`].
+        ticket: Ticket,
+    },
+    /// Changes may not begin yet. May come many times; the gate is still being awaited.
+    GateClosed {
+        /// From [`Effect::AwaitGate`].
+        ticket: Ticket,
+        /// Why not: outside the maintenance window, no trusted clock.
+        problem: Problem,
+    },
+    /// A person at the box paused changes: nothing newer is begun, nothing is put back. What is being written is brought to its end.
+    Paused,
+    /// The pause is over.
+    Resumed,
+    /// A person asked for an earlier generation; it holds until a newer document comes.
+    RollBackRequested {
+        /// The document to go back to, which is stored with all that it needs.
+        to: DocumentRef,
+        /// Who asked, in words for the report.
+        problem: Problem,
+    },
+    /// k3s runs (or is on its way up) as the document says, or did so already.
+    KubernetesSwitched {
+        /// From [`Effect::SwitchKubernetes`] or [`Effect::RestoreKubernetes`].
+        ticket: Ticket,
+    },
+    /// k3s could not be brought there.
+    KubernetesSwitchFailed {
+        /// From [`Effect::SwitchKubernetes`] or [`Effect::RestoreKubernetes`].
+        ticket: Ticket,
+        /// Why.
+        failure: Failure,
+    },
+    /// The timer of an [`Effect::ScheduleStability`] rang.
+    StabilityReached {
+        /// From the effect.
+        ticket: Ticket,
     },
     /// Kubernetes answers and is ready.
     KubernetesReady,
@@ -155,6 +255,41 @@ pub enum Effect {
         /// The document.
         document: DocumentRef,
     },
+    /// Check that the document can work, without touching anything: space, memory, a dry run of all objects, images, version skew.
+    /// Answer with [`Event::PreflightPassed`] or [`Event::PreflightFailed`].
+    Preflight {
+        /// For the answer.
+        ticket: Ticket,
+        /// The document.
+        document: DocumentRef,
+    },
+    /// Wait for the document's maintenance window: answer with [`Event::GateOpened`], before that with [`Event::GateClosed`] as often as
+    /// there is something to say.
+    AwaitGate {
+        /// For the answer.
+        ticket: Ticket,
+        /// The document.
+        document: DocumentRef,
+    },
+    /// Bring k3s to what the document says, where it is not there already: write down [`JournalStep::Switching`], snapshot the
+    /// datastore, switch the binary, and start it. Answer with [`Event::KubernetesSwitched`] once it was started (its readiness comes
+    /// as [`Event::KubernetesReady`]) or with [`Event::KubernetesSwitchFailed`].
+    SwitchKubernetes {
+        /// For the answer.
+        ticket: Ticket,
+        /// The document.
+        document: DocumentRef,
+    },
+    /// Bring k3s back to what `document` says: where `undo` had switched it to another version, the binary and the datastore's
+    /// snapshot return as a pair. Answers as for [`Effect::SwitchKubernetes`].
+    RestoreKubernetes {
+        /// For the answer.
+        ticket: Ticket,
+        /// The document to go back to.
+        document: DocumentRef,
+        /// The document whose change is undone.
+        undo: DocumentRef,
+    },
     /// Plan against the inventory, record new objects as intents, write what differs, prune (only when all writes went well),
     /// record, and answer with [`Event::ApplyFinished`].
     Apply {
@@ -194,6 +329,13 @@ pub enum Effect {
     },
     /// Ring with [`Event::DeadlineReached`] after this many seconds.
     ScheduleDeadline {
+        /// For the answer.
+        ticket: Ticket,
+        /// Seconds from now.
+        after_seconds: u32,
+    },
+    /// Ring with [`Event::StabilityReached`] after this many seconds.
+    ScheduleStability {
         /// For the answer.
         ticket: Ticket,
         /// Seconds from now.

@@ -57,7 +57,9 @@ mod upkeep;
 #[cfg(test)]
 mod upkeep_tests;
 
-pub use messages::{DocumentRef, Effect, Event, IllegalTransition, JournalStep, Report, Ticket};
+pub use messages::{
+    ARCHITECTURE, DocumentRef, Effect, Event, IllegalTransition, JournalStep, Report, Ticket,
+};
 
 use crate::object::ObjectKey;
 use holdfast_protocol::{
@@ -260,7 +262,9 @@ impl State {
             applied: self.applied,
             proven: self.proven,
             phase: self.phase(),
+            running: self.upkeep.as_ref().map(|upkeep| upkeep.document.generation),
             cause: self.cause().cloned(),
+            ..GenerationStatus::default()
         }
     }
 

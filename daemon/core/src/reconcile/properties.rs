@@ -101,6 +101,11 @@ impl Caller {
             Effect::Verify { ticket, .. } => (ticket, Under::Observe),
             Effect::ScheduleRetry { ticket, .. } => (ticket, Under::Retry),
             Effect::ScheduleDeadline { ticket, .. } => (ticket, Under::Deadline),
+            Effect::Preflight { .. }
+            | Effect::AwaitGate { .. }
+            | Effect::SwitchKubernetes { .. }
+            | Effect::RestoreKubernetes { .. }
+            | Effect::ScheduleStability { .. } => return,
             Effect::Cancel { ticket } => {
                 self.under_way.remove(&ticket);
                 self.ended.push(ticket);
@@ -334,6 +339,8 @@ impl Caller {
                     newest: self.newest.clone(),
                     applied: self.applied.clone(),
                     proven: self.proven,
+                    fallback: None,
+                    paused: false,
                 };
                 self.send(event);
             }

@@ -4,7 +4,7 @@ use super::*;
 use crate::{codes, failure::Failure, readiness::Summary};
 use holdfast_protocol::{
     Digest,
-    document::{BlobRef, DriftPolicy},
+    document::{BlobRef, DriftPolicy, FailurePolicy},
     event::EventKind,
     report::Health,
 };
@@ -16,6 +16,9 @@ pub(super) fn document(counter: u64) -> DocumentRef {
         blobs: Vec::new(),
         ready_deadline_seconds: 600,
         drift: DriftPolicy::Correct,
+        stability_seconds: 0,
+        on_failure: FailurePolicy::RollBack,
+        artifacts: Vec::new(),
     }
 }
 
@@ -67,6 +70,8 @@ pub(super) fn restarted(newest: Option<(DocumentRef, JournalStep)>, applied: Opt
         newest,
         applied,
         proven: None,
+        fallback: None,
+        paused: false,
     }
 }
 

@@ -59,11 +59,16 @@ fn phase(phase: Phase) -> &'static str {
     match phase {
         Phase::Idle => "no document yet",
         Phase::Fetching => "fetching",
+        Phase::Preflight => "preflight",
+        Phase::WaitingForWindow => "waiting for its maintenance window",
+        Phase::SwitchingKubernetes => "switching k3s",
         Phase::WaitingForKubernetes => "waiting for Kubernetes",
         Phase::Applying => "applying",
         Phase::Verifying => "applied, waiting for readiness",
         Phase::Committed => "applied and ready",
         Phase::Failed => "failed",
+        Phase::RollingBack => "rolling back",
+        Phase::RolledBack => "rolled back",
     }
 }
 
@@ -241,7 +246,14 @@ pub(super) fn history(entries: &[HistoryEntry]) -> String {
         let at = |when: Option<Timestamp>| when.map(|when| format!(" {}", time(when))).unwrap_or_default();
         let state = match &entry.step {
             JournalStep::Accepted => "accepted".into(),
+            JournalStep::Switching => "switching k3s".into(),
             JournalStep::Applying => "applying".into(),
+            JournalStep::RollingBack { problem, to } => {
+                format!("rolling back to {to}: {} [{}]", problem.message, problem.code)
+            }
+            JournalStep::RolledBack { problem, to } => {
+                format!("rolled back to {to}: {} [{}]", problem.message, problem.code)
+            }
             JournalStep::Applied => format!("applied{}", at(entry.applied_at)),
             JournalStep::Proven => format!("proven{}", at(entry.proven_at)),
             JournalStep::Failed { problem, .. } => {

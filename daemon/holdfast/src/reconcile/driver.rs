@@ -127,6 +127,8 @@ impl Driver {
                 newest: newest.map(|(document, step)| (document.reference, step)),
                 applied: applied.map(|document| document.reference),
                 proven: stored.proven,
+                fallback: None,
+                paused: false,
             })
             .await;
         driver
@@ -329,6 +331,22 @@ impl Driver {
             } => {
                 let wait = Duration::from_secs(after_seconds.into());
                 self.ring(ticket, wait, Event::DeadlineReached { ticket });
+            }
+            Effect::Preflight { ticket, .. } => {
+                let _ = self.parts.event_sender.send(Event::PreflightPassed { ticket });
+            }
+            Effect::AwaitGate { ticket, .. } => {
+                let _ = self.parts.event_sender.send(Event::GateOpened { ticket });
+            }
+            Effect::SwitchKubernetes { ticket, .. } | Effect::RestoreKubernetes { ticket, .. } => {
+                let _ = self.parts.event_sender.send(Event::KubernetesSwitched { ticket });
+            }
+            Effect::ScheduleStability {
+                ticket,
+                after_seconds,
+            } => {
+                let wait = Duration::from_secs(after_seconds.into());
+                self.ring(ticket, wait, Event::StabilityReached { ticket });
             }
             Effect::Cancel { ticket } => {
                 self.parts.observer.stop(ticket);

@@ -1,10 +1,22 @@
 //! The desired state of one node: what must run, in full, signed by the hub. Nothing is a delta.
 
+mod artifact;
+mod k3s;
+mod policy;
+mod probe;
+mod sealed;
+
+pub use artifact::{Artifact, ArtifactSource, MAX_ARTIFACT_BYTES};
+pub use k3s::{Datastore, K3sJoin, K3sRole, K3sSection, Registries};
+pub use policy::{DriftPolicy, FailurePolicy, MaintenanceWindow, Policy, Weekday};
+pub use probe::{Probe, ProbeCheck, ProbeTarget};
+pub use sealed::Sealed;
+
 use crate::{Digest, Generation, MAX_INLINE_BYTES, NodeId, SchemaVersion};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The most apps in one document.
 pub const MAX_APPS: usize = 256;
@@ -52,23 +64,8 @@ pub struct ReleaseRef {
     pub digest: Digest,
 }
 
-/// What the document says of k3s.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct K3sSection {
-    /// The version that must run, as `k3s --version` prints it (`v1.36.3+k3s1`); any where absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub version: Option<String>,
-    /// Keys of k3s's own `config.yaml`, over those that the node sets for itself.
-    #[serde(default, skip_serializing_if = "Map::is_empty")]
-    pub config: Map<String, Value>,
-    /// Fields of a newer minor version, kept as they came.
-    #[serde(flatten)]
-    pub extra: Map<String, Value>,
-}
-
 /// One app: a named set of Kubernetes objects with a health of its own.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct App {
     /// Name of the app, a DNS-1123 label, unique in the document.
@@ -78,9 +75,52 @@ pub struct App {
     pub namespace: Option<String>,
     /// Where its objects are.
     pub manifests: Vec<ManifestSource>,
+    /// Kubernetes Secrets whose values only this box can read.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub secrets: Vec<SealedSecret>,
+    /// Archives of container images that it needs, so that it starts without a registry; by architecture as k3s names it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub images: BTreeMap<String, Vec<Artifact>>,
+    /// What it must answer to count as ready, beside the readiness of its objects.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub probes: Vec<Probe>,
+    /// Whether its failure fails the document.
+    #[serde(default, skip_serializing_if = "is_rollback")]
+    pub on_failure: FailurePolicy,
     /// Fields of a newer minor version, kept as they came.
     #[serde(flatten)]
     pub extra: Map<String, Value>,
+}
+
+fn is_rollback(value: &FailurePolicy) -> bool {
+    *value == FailurePolicy::RollBack
+}
+
+/// A Kubernetes Secret whose values are sealed to the box. It becomes an object like any other, in the box's memory only.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SealedSecret {
+    /// Name of the Secret.
+    pub name: String,
+    /// Its namespace; that of the app where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+    /// Its type; `Opaque` where absent.
+    #[serde(default, rename = "type", skip_serializing_if = "Option::is_none")]
+    pub kind: Option<String>,
+    /// By key: the value, sealed under the name `secret/<source>`, where the source is the name that the operator stored it under.
+    pub data: BTreeMap<String, SealedValue>,
+}
+
+/// One value of a sealed Secret.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SealedValue {
+    /// Name that the operator stored it under.
+    pub source: String,
+    /// The value; absent in a release, which is for many boxes, and filled in for each of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sealed: Option<Sealed>,
 }
 
 /// Objects in the document itself, or in a blob.
@@ -101,43 +141,6 @@ pub struct BlobRef {
     pub digest: Digest,
     /// Its size in bytes.
     pub size: u64,
-}
-
-/// How the node treats the apps.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct Policy {
-    /// What happens when someone changes or deletes an applied object.
-    pub drift: DriftPolicy,
-    /// Whether objects that left the document are deleted.
-    pub prune: bool,
-    /// Seconds within which all apps must be ready before the node reports the document as failed; 1 to 86,400.
-    pub ready_deadline_seconds: u32,
-    /// Fields of a newer minor version, kept as they came.
-    #[serde(flatten)]
-    pub extra: Map<String, Value>,
-}
-
-impl Default for Policy {
-    fn default() -> Self {
-        Self {
-            drift: DriftPolicy::Correct,
-            prune: true,
-            ready_deadline_seconds: 600,
-            extra: Map::new(),
-        }
-    }
-}
-
-/// What happens on drift.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum DriftPolicy {
-    /// The object is put back at once, and the correction is reported.
-    #[default]
-    Correct,
-    /// The drift is reported only.
-    Report,
 }
 
 /// A rule of the schema that a document breaks.
