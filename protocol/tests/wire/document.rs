@@ -102,7 +102,7 @@ fn fields_of_a_newer_minor_version_are_kept_and_written_again() {
     assert_eq!(document.extra["maintenanceWindow"]["from"], "02:00");
     assert_eq!(document.apps[0].extra["priority"], 7);
     assert_eq!(document.policy.extra["soakSeconds"], 30);
-    assert_eq!(document.k3s.as_ref().unwrap().extra["datastore"], "ram");
+    assert_eq!(document.k3s.as_ref().unwrap().extra["futureKey"], "ram");
     let again: Value = serde_json::to_value(&document).unwrap();
     assert_eq!(again, serde_json::from_str::<Value>(&text).unwrap());
 }

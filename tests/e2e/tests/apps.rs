@@ -8,7 +8,7 @@ use holdfast_protocol::{
     operator::ReleaseContent,
     report::{Health, Phase},
 };
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 fn app(name: &str, manifests: Vec<ManifestSource>) -> App {
     App {

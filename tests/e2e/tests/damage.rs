@@ -10,7 +10,7 @@ use holdfast_protocol::{
     operator::{CreateToken, ReleaseContent},
     report::Health,
 };
-use serde_json::{Map, Value};
+use serde_json::Value;
 use std::{fs, io::Write as _, os::unix::fs::PermissionsExt as _, path::Path};
 
 async fn running(site: &Site, name: &str) -> Result<(Node, Value)> {
