@@ -92,6 +92,8 @@ pub struct App {
     pub extra: Map<String, Value>,
 }
 
+// serde hands a reference.
+#[allow(clippy::trivially_copy_pass_by_ref)]
 fn is_rollback(value: &FailurePolicy) -> bool {
     *value == FailurePolicy::RollBack
 }

@@ -33,10 +33,14 @@ pub struct Policy {
     pub extra: Map<String, Value>,
 }
 
+// serde hands a reference.
+#[allow(clippy::trivially_copy_pass_by_ref)]
 fn is_zero(value: &u32) -> bool {
     *value == 0
 }
 
+// serde hands a reference.
+#[allow(clippy::trivially_copy_pass_by_ref)]
 fn is_rollback(value: &FailurePolicy) -> bool {
     *value == FailurePolicy::RollBack
 }
