@@ -18,6 +18,7 @@ pub mod metrics;
 mod names;
 mod publisher;
 mod releases;
+mod render;
 mod renewal;
 pub mod restore;
 pub mod run;

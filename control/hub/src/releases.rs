@@ -1,21 +1,15 @@
-//! Releases: what is checked when one is made, and how one becomes the signed document of a node.
+//! Releases: what is checked when one is made.
 //!
-//! Guarantees: a release that was taken can be given to every node; a node whose document would say the same again gets no new one.
+//! In: the content of a new release. Out: nothing, or the first rule that it breaks with its place. Guarantees: a release that was
+//! taken can be given to every node.
 
 use crate::{
-    api::ApiError,
-    authority::Authority,
-    blobs::BlobFiles,
-    codes as hub_codes,
-    config::nearest,
-    database::{self, Write, documents, nodes},
-    hub::Hub,
+    api::ApiError, blobs::BlobFiles, codes as hub_codes, config::nearest, database, hub::Hub, render,
 };
 use holdfast_protocol::{
-    Digest, Generation, MAX_ENVELOPE_BYTES, NodeId, Problem, SchemaVersion,
-    document::{DesiredState, MAX_OBJECTS, ManifestSource, ReleaseRef, check_object},
-    envelope::DESIRED_STATE_TYPE,
-    operator::{ReleaseContent, ReleaseInfo},
+    Generation, MAX_ENVELOPE_BYTES, NodeId, Problem,
+    document::{MAX_OBJECTS, ManifestSource, check_object},
+    operator::ReleaseContent,
 };
 use http::StatusCode;
 use serde_json::{Map, Value};
@@ -33,11 +27,11 @@ pub async fn check(hub: &Hub, name: &str, content: &ReleaseContent) -> Result<()
         epoch: u32::MAX,
         counter: i64::MAX.unsigned_abs(),
     };
-    let document = document(&node, widest, name, digest, content);
+    let document = render::document(&node, widest, name, digest, content);
     document
         .validate()
         .map_err(|error| invalid(&error.place, &error.reason))?;
-    let bytes = sign(&hub.authority, &document)
+    let bytes = render::sign(&hub.authority, &document)
         .map_err(|error| ApiError::internal(&error))?
         .len();
     if bytes > MAX_ENVELOPE_BYTES {
@@ -141,79 +135,4 @@ async fn check_blobs(hub: &Hub, content: &ReleaseContent) -> Result<(), ApiError
         ));
     }
     Ok(())
-}
-
-fn document(
-    node: &NodeId,
-    generation: Generation,
-    name: &str,
-    digest: Digest,
-    content: &ReleaseContent,
-) -> DesiredState {
-    DesiredState {
-        schema: SchemaVersion::CURRENT,
-        node: node.clone(),
-        generation,
-        issued_at: database::now(),
-        release: Some(ReleaseRef {
-            name: name.to_owned(),
-            digest,
-        }),
-        k3s: content.k3s.clone(),
-        apps: content.apps.clone(),
-        policy: content.policy.clone(),
-        extra: Map::new(),
-    }
-}
-
-/// The signed envelope of a document, in JSON.
-pub fn sign(authority: &Authority, document: &DesiredState) -> anyhow::Result<String> {
-    let envelope = authority.sign_document(DESIRED_STATE_TYPE, serde_json::to_vec(document)?);
-    Ok(String::from_utf8(envelope.to_json())?)
-}
-
-/// The blobs that a document names.
-pub fn blobs(document: &DesiredState) -> Vec<Digest> {
-    let sources = document.apps.iter().flat_map(|app| &app.manifests);
-    sources
-        .filter_map(|source| match source {
-            ManifestSource::Blob(blob) => Some(blob.digest),
-            ManifestSource::Inline(_) => None,
-        })
-        .collect()
-}
-
-/// Gives a release to a node within a transaction, and says which generation the node runs then.
-///
-/// Where the node's newest document says the same already, there is no new one: nothing is touched on the box.
-pub async fn assign(
-    hub: &Hub,
-    tx: &mut Write,
-    node: &NodeId,
-    release: &ReleaseInfo,
-    content: &ReleaseContent,
-) -> Result<Generation, ApiError> {
-    nodes::set_release(tx, node, &release.name).await?;
-    if let Some(current) = documents::current(tx, node).await?
-        && current.content_digest == release.digest
-    {
-        return Ok(current.generation);
-    }
-    let generation = documents::next_generation(tx, node).await?;
-    let document = document(node, generation, &release.name, release.digest, content);
-    let envelope = sign(&hub.authority, &document).map_err(|error| ApiError::internal(&error))?;
-    let current = documents::Current {
-        generation,
-        content_digest: release.digest,
-    };
-    documents::store(
-        tx,
-        node,
-        &current,
-        &envelope,
-        &blobs(&document),
-        document.issued_at,
-    )
-    .await?;
-    Ok(generation)
 }

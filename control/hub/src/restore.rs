@@ -11,7 +11,7 @@ use crate::{
         audit::{self, Actor},
         documents::{self, Current},
     },
-    releases, run,
+    render, run,
 };
 use anyhow::Context as _;
 use holdfast_protocol::{document::DesiredState, envelope::Envelope};
@@ -42,12 +42,12 @@ pub async fn restored(config: &Config) -> anyhow::Result<Restored> {
         let mut document: DesiredState = serde_json::from_slice(&envelope.payload).with_context(of_node)?;
         document.generation = documents::next_generation(&mut tx, node).await?;
         document.issued_at = database::now();
-        let envelope = releases::sign(&opened.authority, &document)?;
+        let envelope = render::sign(&opened.authority, &document)?;
         let current = Current {
             generation: document.generation,
             content_digest: current.content_digest,
         };
-        let blobs = releases::blobs(&document);
+        let blobs = render::blobs(&document);
         documents::store(&mut tx, node, &current, &envelope, &blobs, document.issued_at).await?;
     }
     let detail = format!("epoch {epoch}, {} documents signed anew", owners.len());

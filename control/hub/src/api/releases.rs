@@ -13,7 +13,7 @@ use crate::{
         blobs, nodes, releases as stored,
     },
     hub::Hub,
-    releases,
+    releases, render,
     selector::Selector,
 };
 use axum::{Json, body::Body as HttpBody, extract::State};
@@ -145,7 +145,7 @@ pub async fn assign(
     }
     let mut generations = BTreeMap::new();
     for node in chosen {
-        let generation = releases::assign(&hub, &mut tx, &node, &release, content).await?;
+        let generation = render::assign(&hub, &mut tx, &node, &release, content).await?;
         generations.insert(node, generation);
     }
     let shown: Vec<_> = generations
