@@ -10,6 +10,8 @@ pub const SETTINGS_INVALID: &str = "settings-invalid";
 pub const KUBECONFIG_UNUSABLE: &str = "kubeconfig-unusable";
 /// Kubernetes was started and has not written its kubeconfig yet.
 pub const KUBERNETES_STARTING: &str = "kubernetes-starting";
+/// Kubernetes stands still on purpose, for as long as its files are worked on.
+pub const KUBERNETES_SWITCHING: &str = "kubernetes-switching";
 /// A custom resource definition was not established in time.
 pub const CRD_NOT_ESTABLISHED: &str = "crd-not-established";
 /// The k3s program is not there or cannot be started.

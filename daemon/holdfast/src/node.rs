@@ -19,9 +19,10 @@ use crate::{
     },
     identity::{Identity, clock::TimeFloor},
     kubernetes::{
-        KubernetesState, k3s_config,
+        KubernetesState, control,
         runner::Runner,
         supervisor::{ChildSupervisor, NotSupervised},
+        switch::Switcher,
     },
     local_api::view::{LinkView, RunningNode},
     observe::{self, Versions},
@@ -72,7 +73,13 @@ pub async fn run(
     tell_start(&recorder);
 
     let (kubernetes, kubernetes_state) = watch::channel(KubernetesState::default());
-    let (wanted, wanted_config) = watch::channel(k3s_config::render(&settings, &node, None));
+    let (control, orders) = control::channel();
+    let switcher = Arc::new(Switcher::new(
+        settings.clone(),
+        node.clone(),
+        blobs.clone(),
+        control,
+    ));
     let (progress, progress_state) = watch::channel(Progress::default());
     let (apps, app_states) = watch::channel(Vec::new());
     let (documents, new_documents) = mpsc::unbounded_channel();
@@ -103,7 +110,7 @@ pub async fn run(
         events: machine_events,
         event_sender: events,
         kubernetes: kubernetes_state.clone(),
-        wanted,
+        switcher,
         progress,
         shutdown: shutdown.clone(),
     })
@@ -134,7 +141,7 @@ pub async fn run(
     let mut parts = JoinSet::new();
     parts.spawn(tell_renewals(identity.clone(), intake.recorder.clone()));
     parts.spawn(driver.run().instrument(tracing::info_span!("reconcile")));
-    spawn_kubernetes(&mut parts, &settings, wanted_config, kubernetes);
+    spawn_kubernetes(&mut parts, &settings, orders, kubernetes);
     parts.spawn(
         reporter
             .clone()
@@ -240,7 +247,7 @@ fn take_first_document(settings: &Settings, intake: &mut Intake) {
 fn spawn_kubernetes(
     parts: &mut JoinSet<()>,
     settings: &Settings,
-    wanted: watch::Receiver<k3s_config::K3sConfig>,
+    orders: control::Orders,
     state: watch::Sender<KubernetesState>,
 ) {
     let kubernetes = &settings.kubernetes;
@@ -252,7 +259,7 @@ fn spawn_kubernetes(
         ready_poll: kubernetes.ready_poll,
         request_timeout: settings.apply.request_timeout,
         pace: Pace::new(kubernetes.restart_min, kubernetes.restart_max),
-        wanted,
+        orders,
         doubt: Arc::new(Notify::new()),
         state,
     };

@@ -26,6 +26,9 @@ pub enum KubernetesError {
         /// The file that it will write.
         kubeconfig: PathBuf,
     },
+    /// It stands still on purpose, for as long as its files are worked on.
+    #[error("Kubernetes is being switched or repaired")]
+    Switching,
     /// No answer, or none that makes sense: worth another try when Kubernetes is back.
     #[error("{what}: Kubernetes does not answer: {reason}")]
     Unreachable {
@@ -144,6 +147,7 @@ impl KubernetesError {
                 "check kubernetes.kubeconfig in the configuration; k3s writes the file when it starts",
             ),
             Self::Starting { .. } => (codes::KUBERNETES_STARTING, ""),
+            Self::Switching => (codes::KUBERNETES_SWITCHING, ""),
             Self::Unreachable { .. } => (
                 core_codes::KUBERNETES_UNREACHABLE,
                 "nothing while Kubernetes starts; else see its output in kubernetes.log_file, or in the log of the daemon",

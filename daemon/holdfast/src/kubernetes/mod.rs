@@ -5,12 +5,15 @@
 
 pub mod client;
 pub mod cluster;
+pub mod control;
 pub mod discovery;
 mod error;
 pub mod k3s_config;
 pub mod process;
 pub mod runner;
 pub mod supervisor;
+pub mod switch;
+pub mod target;
 
 pub use cluster::Cluster;
 pub use error::KubernetesError;

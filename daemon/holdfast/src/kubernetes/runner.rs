@@ -1,13 +1,13 @@
 //! Brings Kubernetes up and keeps it up, for as long as the daemon runs.
 //!
-//! In: the wanted configuration of k3s, and hints from those who use Kubernetes that it does not answer. Out: a
+//! In: the order to run as a target says or to stand still, and hints from those who use Kubernetes that it does not answer. Out: a
 //! [`KubernetesState`] that always says what is known now. It guarantees: starts are paced and never given up; the API is polled only
 //! until it is ready; from then on its loss is learnt from the end of the process or from a failed request.
 
 use super::{
     KubernetesError, client,
     cluster::Cluster,
-    k3s_config::K3sConfig,
+    control::{Order, Orders},
     process::bound_log,
     supervisor::{Begun, Supervisor},
 };
@@ -59,8 +59,8 @@ pub struct Runner {
     pub request_timeout: Duration,
     /// Paces the starts.
     pub pace: Pace,
-    /// The wanted configuration.
-    pub wanted: watch::Receiver<K3sConfig>,
+    /// What Kubernetes is to do.
+    pub orders: Orders,
     /// Told by whoever sees that Kubernetes does not answer.
     pub doubt: Arc<Notify>,
     /// Where the state is told.
@@ -70,26 +70,35 @@ pub struct Runner {
 impl Runner {
     /// Runs until it is dropped.
     pub async fn run(mut self, mut supervisor: impl Supervisor) {
+        self.orders.begun().await;
         loop {
-            let config = self.wanted.borrow_and_update().clone();
-            match supervisor.ensure(&config).await {
+            let Order::Run(target) = self.orders.newest() else {
+                self.not_ready(Health::Progressing, Some(&KubernetesError::Switching));
+                let stopped = supervisor.stop().await;
+                self.orders.tell(stopped);
+                self.orders.changed().await;
+                continue;
+            };
+            match supervisor.ensure(&target).await {
                 Ok(Begun::Started) => {
                     METRICS.kubernetes_starts.add(1);
                     self.state.send_modify(|state| state.restarts += 1);
+                    // What answered before is another Kubernetes, or nothing, from now on.
+                    self.not_ready(Health::Progressing, None);
                 }
                 Ok(Begun::Running) => {}
                 Err(error) => {
                     self.not_ready(Health::Degraded, Some(&error));
+                    self.orders.tell(Err(error));
                     self.wait_before_retry().await;
                     continue;
                 }
             }
+            self.orders.tell(Ok(()));
             let begun = Instant::now();
-            let mut wanted = self.wanted.clone();
             let ended = tokio::select! {
                 error = supervisor.ended() => Some(error),
-                // The sender is gone only when the daemon ends; then this task is dropped as well.
-                _ = wanted.changed() => None,
+                () = self.orders.changed() => None,
                 never = self.watch_readiness() => match never {},
             };
             if let Some(error) = ended {
@@ -107,7 +116,7 @@ impl Runner {
         let wait = self.pace.next_wait();
         tokio::select! {
             () = sleep(wait) => {}
-            _ = self.wanted.changed() => self.wanted.mark_changed(),
+            () = self.orders.changed() => {}
         }
     }
 

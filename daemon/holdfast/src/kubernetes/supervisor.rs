@@ -6,16 +6,19 @@
 
 use super::{
     KubernetesError,
-    k3s_config::K3sConfig,
     process::{Launch, Process, ProcessRecord, file_error, last_word},
+    target::K3sTarget,
 };
 use crate::{identity::write_private, settings::Settings};
 use std::{fs, future::Future, path::PathBuf, time::Duration};
 
 /// Something that keeps Kubernetes running.
 pub trait Supervisor: Send {
-    /// Makes Kubernetes run with `config`: does nothing where it does already.
-    fn ensure(&mut self, config: &K3sConfig) -> impl Future<Output = Result<Begun, KubernetesError>> + Send;
+    /// Makes Kubernetes run as `target` says: does nothing where it does already.
+    fn ensure(&mut self, target: &K3sTarget) -> impl Future<Output = Result<Begun, KubernetesError>> + Send;
+
+    /// Makes Kubernetes stand still, one that a former Holdfast started too.
+    fn stop(&mut self) -> impl Future<Output = Result<(), KubernetesError>> + Send;
 
     /// Waits until Kubernetes ends by itself; the error says how and why. Cancel safe.
     fn ended(&mut self) -> impl Future<Output = KubernetesError> + Send;
@@ -71,21 +74,21 @@ impl ChildSupervisor {
         Some(process)
     }
 
-    fn start(&self, config: &K3sConfig) -> Result<Process, KubernetesError> {
-        write(&self.config_file, config.text.as_bytes())?;
+    fn start(&self, target: &K3sTarget) -> Result<Process, KubernetesError> {
+        write(&self.config_file, target.config.text.as_bytes())?;
         let mut arguments = vec![
-            "server".to_owned(),
+            target.command().to_owned(),
             "--config".to_owned(),
             self.config_file.display().to_string(),
         ];
         arguments.extend(self.extra_arguments.iter().cloned());
         let process = Process::start(&Launch {
-            binary: self.binary.clone(),
+            binary: target.binary.clone(),
             arguments,
             log: self.log.clone(),
-            config: config.digest,
+            config: target.identity(),
         })?;
-        tracing::info!(pid = process.record().pid, binary = %self.binary.display(), "started k3s");
+        tracing::info!(pid = process.record().pid, binary = %target.binary.display(), "started k3s");
         let record = serde_json::to_vec(process.record()).unwrap_or_default();
         // Without its record, k3s runs all the same; only the next Holdfast could not find it, so that is said now.
         if let Err(error) = write(&self.pid_file, &record) {
@@ -96,20 +99,32 @@ impl ChildSupervisor {
 }
 
 impl Supervisor for ChildSupervisor {
-    async fn ensure(&mut self, config: &K3sConfig) -> Result<Begun, KubernetesError> {
+    async fn ensure(&mut self, target: &K3sTarget) -> Result<Begun, KubernetesError> {
+        if self.process.is_none() {
+            self.process = self.adopt();
+        }
+        if let Some(process) = &self.process {
+            if process.record().config == target.identity() {
+                self.binary.clone_from(&target.binary);
+                return Ok(Begun::Running);
+            }
+            tracing::info!("k3s is to run otherwise than it does; it is restarted");
+            self.stop().await?;
+        }
+        self.binary.clone_from(&target.binary);
+        self.process = Some(self.start(target)?);
+        Ok(Begun::Started)
+    }
+
+    async fn stop(&mut self) -> Result<(), KubernetesError> {
         if self.process.is_none() {
             self.process = self.adopt();
         }
         if let Some(process) = &mut self.process {
-            if process.record().config == config.digest {
-                return Ok(Begun::Running);
-            }
-            tracing::info!("the configuration of k3s changed; it is restarted");
             process.stop(STOP_PATIENCE).await;
             self.process = None;
         }
-        self.process = Some(self.start(config)?);
-        Ok(Begun::Started)
+        Ok(())
     }
 
     async fn ended(&mut self) -> KubernetesError {
@@ -142,8 +157,12 @@ impl Supervisor for ChildSupervisor {
 pub struct NotSupervised;
 
 impl Supervisor for NotSupervised {
-    async fn ensure(&mut self, _config: &K3sConfig) -> Result<Begun, KubernetesError> {
+    async fn ensure(&mut self, _target: &K3sTarget) -> Result<Begun, KubernetesError> {
         Ok(Begun::Running)
+    }
+
+    async fn stop(&mut self) -> Result<(), KubernetesError> {
+        Ok(())
     }
 
     async fn ended(&mut self) -> KubernetesError {

@@ -6,7 +6,10 @@ use crate::{
     apply::{Objects, Run, recheck},
     blobs::Fetcher,
     failpoint,
-    kubernetes::{Cluster, KubernetesError, KubernetesState, k3s_config},
+    kubernetes::{
+        Cluster, KubernetesError, KubernetesState,
+        switch::{Switcher, Wanted},
+    },
     observe::{self, Observation, Target, Versions},
     pace::random,
     report::{Progress, Recorder},
@@ -19,7 +22,7 @@ use holdfast_core::{
     reconcile::{DocumentRef, Effect, Event, JournalStep, Stage, State, Ticket},
 };
 use holdfast_protocol::{
-    Digest,
+    Digest, Generation,
     document::{DesiredState, K3sSection},
     event::{EventKind, Severity},
 };
@@ -62,8 +65,8 @@ pub struct Parts {
     pub event_sender: mpsc::UnboundedSender<Event>,
     /// Kubernetes.
     pub kubernetes: watch::Receiver<KubernetesState>,
-    /// The configuration that Kubernetes should have.
-    pub wanted: watch::Sender<k3s_config::K3sConfig>,
+    /// Brings Kubernetes to what a document says.
+    pub switcher: Arc<Switcher>,
     /// Where progress is told.
     pub progress: watch::Sender<Progress>,
     /// The end of the daemon.
@@ -120,8 +123,12 @@ impl Driver {
         for document in applied.iter().chain(newest.iter().map(|(document, _)| document)) {
             driver.remember(&document.reference, document.apps.clone());
         }
-        let section = newest.as_ref().and_then(|(document, _)| document.k3s.clone());
-        driver.want(section.as_ref());
+        let known = newest.as_ref().map(|(document, _)| Wanted {
+            generation: document.reference.generation,
+            section: document.k3s.as_ref(),
+        });
+        driver.wanted_version = known.and_then(|known| known.section?.version.clone());
+        driver.parts.switcher.take_up(known).await;
         driver
             .step(Event::Restarted {
                 newest: newest.map(|(document, step)| (document.reference, step)),
@@ -187,7 +194,7 @@ impl Driver {
     async fn accept(&mut self, document: VerifiedDocument) {
         let reference = DocumentRef::of(&document);
         self.remember(&reference, names(document.state()));
-        self.want(document.state().k3s.as_ref());
+        self.want(reference.generation, document.state().k3s.as_ref());
         self.parts.objects.hand_over(document);
         self.step(Event::DocumentAccepted(reference)).await;
         // The commit left this for after the acknowledgement. Where writing has begun, the record of that will do it: a disk is slower than
@@ -206,16 +213,19 @@ impl Driver {
         self.apps.insert(document.digest, apps);
     }
 
-    fn want(&mut self, section: Option<&K3sSection>) {
-        let node = self.parts.recorder.node.clone();
-        let config = k3s_config::render(&self.parts.settings, &node, section);
-        self.parts.wanted.send_if_modified(|wanted| {
-            let other = *wanted != config;
-            *wanted = config;
-            other
-        });
+    fn want(&mut self, generation: Generation, section: Option<&K3sSection>) {
         self.wanted_version = section.and_then(|section| section.version.clone());
         self.check_version();
+        let (switcher, section) = (self.parts.switcher.clone(), section.cloned());
+        tokio::spawn(async move {
+            let to = Wanted {
+                generation,
+                section: section.as_ref(),
+            };
+            if let Err(failure) = switcher.switch(to).await {
+                tracing::warn!(problem = %failure.problem, "k3s cannot be switched");
+            }
+        });
     }
 
     fn check_version(&self) {
