@@ -15,9 +15,13 @@ mod ids;
 pub mod operator;
 mod problem;
 pub mod report;
+#[cfg(feature = "seal")]
+pub mod seal;
+pub mod sealing;
 pub mod token;
 pub mod topic;
 pub mod trust;
+pub mod variable;
 mod version;
 
 pub use ids::{Digest, Generation, InvalidDigest, InvalidGeneration, InvalidName, NodeId};

@@ -5,10 +5,13 @@ use crate::{
     document::{App, K3sSection, Policy},
     enrol::HardwareFacts,
     report::{Health, StatusReport},
+    sealing::SealingPublicKey,
+    variable::{ValueRule, Variable},
 };
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Labels of a node; keys and values as Kubernetes has them.
 pub type Labels = BTreeMap<String, String>;
@@ -155,6 +158,10 @@ pub struct NodeInfo {
     pub labels: Labels,
     /// What machine it said to be.
     pub hardware: HardwareFacts,
+    /// The key that values for it are sealed to, X25519 in base64url; boxes of older versions have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
+    pub sealing_key: Option<SealingPublicKey>,
     /// When it enrolled.
     #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]
     pub enrolled_at: Timestamp,
@@ -211,6 +218,40 @@ pub struct ReleaseContent {
     #[serde(default)]
     #[cfg_attr(feature = "openapi", schema(value_type = Object))]
     pub policy: Policy,
+    /// Values that differ between nodes. `${variables.NAME}`, `${node.name}` and `${node.labels.KEY}` in any text of the content and of
+    /// its blobs stand for such values; `$${` stands for `${`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Object))]
+    pub variables: BTreeMap<String, Variable>,
+    /// Which nodes get which values.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Vec<Object>))]
+    pub values: Vec<ValueRule>,
+    /// Fields of `k3s` and `policy` that are no text and take a value of the node: by JSON pointer (`/k3s/nodeAddress`), the placeholder.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub fields: BTreeMap<String, String>,
+    /// Blobs that hold placeholders; the hub sees to it.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Vec<String>))]
+    pub templates: BTreeSet<Digest>,
+}
+
+/// What a node would be sent.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct RenderedRelease {
+    /// The node.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub node: NodeId,
+    /// Value of each variable.
+    #[cfg_attr(feature = "openapi", schema(value_type = Object))]
+    pub variables: BTreeMap<String, Value>,
+    /// The content with all values filled in, and without what only renders it.
+    pub content: ReleaseContent,
+    /// Objects of blobs, by the blob's digest.
+    #[cfg_attr(feature = "openapi", schema(value_type = Object))]
+    pub blobs: BTreeMap<Digest, Vec<Value>>,
 }
 
 /// Asks for a release. Blobs that it names must have been uploaded before.

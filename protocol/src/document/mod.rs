@@ -5,18 +5,22 @@ mod k3s;
 mod policy;
 mod probe;
 mod sealed;
+mod validate;
 
 pub use artifact::{Artifact, ArtifactSource, MAX_ARTIFACT_BYTES};
 pub use k3s::{Datastore, K3sJoin, K3sRole, K3sSection, Registries};
 pub use policy::{DriftPolicy, FailurePolicy, MaintenanceWindow, Policy, Weekday};
 pub use probe::{Probe, ProbeCheck, ProbeTarget};
 pub use sealed::Sealed;
+pub use validate::InvalidDocument;
 
-use crate::{Digest, Generation, MAX_INLINE_BYTES, NodeId, SchemaVersion};
+#[cfg(doc)]
+use crate::MAX_INLINE_BYTES;
+use crate::{Digest, Generation, NodeId, SchemaVersion};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// The most apps in one document.
 pub const MAX_APPS: usize = 256;
@@ -145,95 +149,6 @@ pub struct BlobRef {
     pub size: u64,
 }
 
-/// A rule of the schema that a document breaks.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{place}: {reason}")]
-pub struct InvalidDocument {
-    /// Where, as a path into the document: `apps[2].name`.
-    pub place: String,
-    /// What is wrong with it.
-    pub reason: String,
-}
-
-impl DesiredState {
-    /// Checks the rules that types alone cannot hold: limits, unique names, the shape of inline objects.
-    pub fn validate(&self) -> Result<(), InvalidDocument> {
-        let fail = |place: String, reason: String| Err(InvalidDocument { place, reason });
-        if self.generation.epoch == 0 || self.generation.counter == 0 {
-            return fail(
-                "generation".into(),
-                format!("{} is below the first one, 1.1", self.generation),
-            );
-        }
-        if self.apps.len() > MAX_APPS {
-            return fail(
-                "apps".into(),
-                format!("{} apps; at most {MAX_APPS}", self.apps.len()),
-            );
-        }
-        if !(1..=86_400).contains(&self.policy.ready_deadline_seconds) {
-            return fail(
-                "policy.readyDeadlineSeconds".into(),
-                format!(
-                    "{} is not within 1 and 86,400",
-                    self.policy.ready_deadline_seconds
-                ),
-            );
-        }
-        let mut names = BTreeSet::new();
-        let mut objects = 0;
-        for (index, app) in self.apps.iter().enumerate() {
-            let place = |rest: &str| format!("apps[{index}]{rest}");
-            if let Err(error) = app.name.parse::<NodeId>() {
-                return fail(place(".name"), error.to_string());
-            }
-            if !names.insert(&app.name) {
-                return fail(
-                    place(".name"),
-                    format!("{:?} is the name of an earlier app too", app.name),
-                );
-            }
-            if let Some(Err(error)) = app.namespace.as_ref().map(|name| name.parse::<NodeId>()) {
-                return fail(place(".namespace"), error.to_string());
-            }
-            let mut inline_bytes = 0;
-            for (number, source) in app.manifests.iter().enumerate() {
-                match source {
-                    ManifestSource::Inline(values) => {
-                        objects += values.len();
-                        inline_bytes += values.iter().map(|value| value.to_string().len()).sum::<usize>();
-                        for (position, value) in values.iter().enumerate() {
-                            if let Err(reason) = check_object(value) {
-                                return fail(
-                                    place(&format!(".manifests[{number}].inline[{position}]")),
-                                    reason,
-                                );
-                            }
-                        }
-                    }
-                    ManifestSource::Blob(blob) if blob.size > MAX_MANIFEST_BLOB_BYTES => {
-                        return fail(
-                            place(&format!(".manifests[{number}].blob.size")),
-                            format!("{} bytes; at most {MAX_MANIFEST_BLOB_BYTES}", blob.size),
-                        );
-                    }
-                    ManifestSource::Blob(_) => {}
-                }
-            }
-            if inline_bytes > MAX_INLINE_BYTES {
-                return fail(
-                    place(".manifests"),
-                    format!("{inline_bytes} bytes inline; at most {MAX_INLINE_BYTES}: use a blob"),
-                );
-            }
-        }
-        if objects > MAX_OBJECTS {
-            return fail("apps".into(), format!("{objects} objects; at most {MAX_OBJECTS}"));
-        }
-        Ok(())
-    }
-}
-
 /// Checks that a value has what every Kubernetes object has: `apiVersion`, `kind` and `metadata.name`, and that name and namespace
 /// can be part of a request.
 ///
@@ -270,7 +185,7 @@ pub fn check_object(value: &Value) -> Result<(), String> {
     }
     match value.pointer("/metadata/namespace") {
         None | Some(Value::Null) => Ok(()),
-        Some(Value::String(namespace)) if namespace.is_empty() || is_namespace(namespace) => Ok(()),
+        Some(Value::String(namespace)) if namespace.is_empty() || validate::is_label(namespace) => Ok(()),
         Some(other) => Err(format!(
             "{kind} {name} has the namespace {other}: use 1 to 63 lower-case letters, digits and '-', starting and ending with a letter or digit"
         )),
@@ -284,14 +199,4 @@ fn is_path_segment(name: &str) -> bool {
         && !name.chars().any(|character| {
             matches!(character, '/' | '%' | '?' | '#') || character.is_whitespace() || character.is_control()
         })
-}
-
-/// A DNS label, as Kubernetes demands it of namespaces.
-fn is_namespace(name: &str) -> bool {
-    name.len() <= 63
-        && !name.starts_with('-')
-        && !name.ends_with('-')
-        && name
-            .bytes()
-            .all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-'))
 }

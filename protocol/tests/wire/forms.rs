@@ -169,6 +169,7 @@ fn enrolment_has_its_golden_forms() {
             cpus: 4,
             memory_bytes: 4_000_000_000,
         },
+        sealing_key: None,
         extra: Map::new(),
     };
     let read = golden::check_written("enrol-request.json", &request);
@@ -202,6 +203,7 @@ fn renewal_has_its_golden_forms() {
         certificate: "old".into(),
         csr: "new".into(),
         at: at(),
+        sealing_key: None,
         signature: vec![1, 2, 3],
     };
     let read = golden::check_written("renew-request.json", &request);

@@ -7,5 +7,6 @@ mod document;
 mod envelope;
 mod forms;
 mod golden;
+mod limits;
 mod token;
 mod topic;

@@ -1,0 +1,78 @@
+//! Rules of the k3s section.
+
+use super::{Checked, architecture, artifact, fail, images, line, require};
+use crate::document::{K3sSection, Registries};
+use serde_json::{Map, Value};
+
+/// The most registries with mirrors, settings or credentials.
+const MAX_REGISTRIES: usize = 64;
+
+pub(super) fn check(section: &K3sSection) -> Checked {
+    if let Some(version) = &section.version {
+        line("k3s.version", version, 128)?;
+        require(
+            !version.contains(char::is_whitespace),
+            "k3s.version",
+            format!("{version:?}: write the version as `k3s --version` prints it, v1.36.3+k3s1"),
+        )?;
+    }
+    for (name, binary) in &section.binaries {
+        let place = format!("k3s.binaries.{name}");
+        architecture(&place, name)?;
+        artifact(&place, binary)?;
+    }
+    images("k3s.images", &section.images)?;
+    if let Some(address) = section.node_address {
+        require(
+            !address.is_unspecified() && !address.is_loopback() && !address.is_multicast(),
+            "k3s.nodeAddress",
+            format!("{address} cannot be the address of a node"),
+        )?;
+    }
+    if let Some(server) = section.join.as_ref().and_then(|join| join.server.as_ref()) {
+        line("k3s.join.server", server, 512)?;
+        require(
+            server
+                .strip_prefix("https://")
+                .is_some_and(|host| !host.is_empty()),
+            "k3s.join.server",
+            format!("{server:?}: write https://ADDRESS:6443"),
+        )?;
+    }
+    section.registries.as_ref().map_or(Ok(()), registries)
+}
+
+fn registries(registries: &Registries) -> Checked {
+    for (name, count) in [
+        ("mirrors", registries.mirrors.len()),
+        ("configs", registries.configs.len()),
+        ("credentials", registries.credentials.len()),
+    ] {
+        require(
+            count <= MAX_REGISTRIES,
+            format!("k3s.registries.{name}"),
+            format!("{count} registries; at most {MAX_REGISTRIES}"),
+        )?;
+    }
+    each(&registries.mirrors, "mirrors")?;
+    each(&registries.configs, "configs")?;
+    for (registry, value) in &registries.configs {
+        require(
+            value.get("auth").is_none(),
+            format!("k3s.registries.configs.{registry}.auth"),
+            "a password does not belong into a document: store it as a secret, and name it below credentials",
+        )?;
+    }
+    Ok(())
+}
+
+fn each(registries: &Map<String, Value>, section: &str) -> Checked {
+    for (registry, value) in registries {
+        let place = format!("k3s.registries.{section}.{registry}");
+        line(&place, registry, 253)?;
+        if !value.is_object() {
+            return fail(place, "is no map; see the documentation of k3s's registries.yaml");
+        }
+    }
+    Ok(())
+}
