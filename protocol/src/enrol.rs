@@ -1,6 +1,9 @@
 //! Enrolment and renewal: how a box becomes a node, and stays one.
 
-use crate::{Digest, NodeId, SchemaVersion, envelope::Envelope, trust::TrustPolicy, trust::base64_bytes};
+use crate::{
+    Digest, NodeId, SchemaVersion, envelope::Envelope, sealing::SealingKeyStatement, trust::TrustPolicy,
+    trust::base64_bytes,
+};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -24,6 +27,9 @@ pub struct EnrolRequest {
     /// What machine it is.
     #[serde(default)]
     pub hardware: HardwareFacts,
+    /// The key that values for this box are sealed to; boxes of older versions have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sealing_key: Option<SealingKeyStatement>,
     /// Fields of a newer minor version.
     #[serde(flatten)]
     pub extra: Map<String, Value>,
@@ -93,6 +99,9 @@ pub struct RenewRequest {
     pub csr: String,
     /// The node's own time; for the log, never for a decision.
     pub at: Timestamp,
+    /// The key that values for this box are sealed to, with a signature of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sealing_key: Option<SealingKeyStatement>,
     /// ECDSA P-256 signature (ASN.1, SHA-256) of [`Self::signed_bytes`] by the device key (base64).
     #[serde(with = "base64_bytes")]
     pub signature: Vec<u8>,

@@ -33,6 +33,16 @@ codes! {
     SELECTOR_INVALID = "selector-invalid";
     /// A label's key or value is not one that Kubernetes would take.
     LABEL_INVALID = "label-invalid";
+    /// A sealing key is not signed by the box's device key, or nothing can be sealed to it.
+    SEALING_KEY_INVALID = "sealing-key-invalid";
+    /// A value is sealed to another key than the node has now.
+    SEALED_TO_OTHER_KEY = "sealed-to-other-key";
+    /// A node that a release was given to lacks a value of one of its secrets.
+    SECRET_MISSING = "secret-missing";
+    /// A node has no sealing key yet, so nothing can be sealed to it.
+    SEALING_KEY_MISSING = "sealing-key-missing";
+    /// A release makes a node join the others of its site, and the hub cannot say how.
+    SITE_INVALID = "site-invalid";
     /// The range of a blob that was asked for does not exist.
     RANGE_NOT_SATISFIABLE = "range-not-satisfiable";
     /// The hub is starting, stopping, or cannot reach its database.

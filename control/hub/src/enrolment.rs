@@ -7,6 +7,7 @@
 use crate::{
     api::{ApiError, too_many},
     authority::{CsrError, Request},
+    codes as hub_codes,
     database::{
         Write,
         audit::{self, Actor},
@@ -20,6 +21,7 @@ use holdfast_protocol::{
     enrol::{EnrolAnswer, EnrolRequest},
     envelope::Envelope,
     operator::TokenState,
+    sealing::{SealingKeyStatement, SealingPublicKey},
     token::EnrolmentToken,
 };
 use http::StatusCode;
@@ -98,7 +100,13 @@ pub async fn enrol(
             Err(refused)
         }
         Decision::Repeated(spent) => {
-            drop(tx);
+            if let Some(key) = sealing_key(&asked, request.sealing_key.as_ref())?
+                && nodes::set_sealing_key(&mut tx, &spent.node, &key).await?
+            {
+                tx.commit().await?;
+            } else {
+                drop(tx);
+            }
             revoked_since(hub, &spent).await?;
             tracing::info!(node = %spent.node, token = token.info.id, "the box asked again and got the same answer");
             Ok((Enrolled::Again, answer(hub, &spent).await?))
@@ -199,6 +207,7 @@ async fn decide(
         let action = "delete the old node (`holdfastctl node delete`), or make a token with another name";
         return refused(StatusCode::CONFLICT, codes::NAME_TAKEN, &message, action);
     };
+    let sealing_key = sealing_key(asked, request.sealing_key.as_ref())?;
     let lifetime = hub.config.enrolment.certificate_lifetime.0;
     let issued = hub.authority.issue_node(asked, node.as_str(), lifetime)?;
     let spent = Spent {
@@ -214,9 +223,28 @@ async fn decide(
         labels: &token.info.labels,
         hardware: &request.hardware,
         key_digest: &asked.key_digest,
+        sealing_key: sealing_key.as_ref(),
     };
     nodes::enrol(tx, &enrolled, &issued.record(asked.key_digest), now).await?;
     Ok(Decision::Enrolled(spent))
+}
+
+/// The sealing key that a box says is its own, checked; none where it says none.
+pub fn sealing_key(
+    asked: &Request,
+    statement: Option<&SealingKeyStatement>,
+) -> Result<Option<SealingPublicKey>, ApiError> {
+    let Some(statement) = statement else {
+        return Ok(None);
+    };
+    asked.sealing_key(statement).map(Some).ok_or_else(|| {
+        refusal(
+            StatusCode::BAD_REQUEST,
+            hub_codes::SEALING_KEY_INVALID,
+            "the sealing key is not signed by the device key, or nothing can be sealed to it".to_owned(),
+            "send an X25519 key with a signature of the device key, or none",
+        )
+    })
 }
 
 /// The name of the node: what the token says; else what the box wishes, made unique by its key where another box has it; else one made of

@@ -76,6 +76,7 @@ pub async fn renew(hub: &Hub, request: &RenewRequest, from: IpAddr) -> Result<Re
         ));
     }
 
+    let sealing_key = enrolment::sealing_key(&asked, request.sealing_key.as_ref())?;
     let lifetime = hub.config.enrolment.certificate_lifetime.0;
     let issued = hub.authority.issue_node(&asked, known.node.as_str(), lifetime)?;
     let mut tx = hub.database.write().await?;
@@ -84,6 +85,21 @@ pub async fn renew(hub: &Hub, request: &RenewRequest, from: IpAddr) -> Result<Re
         return Err(enrolment::revoked(&known.node));
     }
     nodes::renew(&mut tx, &known.node, &issued.record(known.key_digest)).await?;
+    if let Some(key) = sealing_key
+        && nodes::set_sealing_key(&mut tx, &known.node, &key).await?
+    {
+        audit::record(
+            &mut tx,
+            &Actor::Node(known.node.to_string()),
+            "node.sealing-key",
+            &format!("node/{}", known.node),
+            &format!(
+                "{}; what was sealed to an earlier key is to be sealed again",
+                key.digest()
+            ),
+        )
+        .await?;
+    }
     audit::record(
         &mut tx,
         &Actor::Node(known.node.to_string()),

@@ -10,7 +10,7 @@ use crate::{
         renew,
         token::{self, FoundToken, Wiped},
     },
-    identity::{self, Identity, clock::TimeFloor},
+    identity::{self, Identity, IdentityError, clock::TimeFloor},
     local_api::{
         self, Surroundings,
         view::{EnrolResult, RunningNode},
@@ -75,7 +75,17 @@ impl Daemon {
         let directory = settings.identity_dir();
         let floor = TimeFloor::open(&directory).map_err(|error| Problem::from(&error))?;
         heed_clock(&settings, &floor);
-        let identity = Identity::load(&directory).map_err(|error| Problem::from(&error))?;
+        let mut identity = Identity::load(&directory).map_err(|error| Problem::from(&error))?;
+        if let Some(identity) = &mut identity {
+            match Identity::load_or_make_sealing(&directory) {
+                Ok(key) => identity.sealing = Some(key),
+                Err(error @ (IdentityError::ModeTooWide { .. } | IdentityError::OwnerWrong { .. })) => {
+                    return Err(Problem::from(&error));
+                }
+                // A full disk is no reason not to run: what is sealed to this box is what fails, and it says why.
+                Err(error) => tracing::warn!("there is no sealing key: {error}"),
+            }
+        }
         let options = Options {
             outbox_max_events: usize::try_from(settings.report.outbox_max_events).unwrap_or(usize::MAX),
             outbox_max_bytes: settings.report.outbox_max_bytes.0,

@@ -45,6 +45,7 @@ impl Probe {
                 .pem()?,
             requested_name: Some("probe".parse()?),
             hardware: HardwareFacts::default(),
+            sealing_key: None,
             extra: Map::new(),
         };
         let answer: EnrolAnswer = hub

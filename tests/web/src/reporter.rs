@@ -77,6 +77,7 @@ impl Reporter {
                 cpus: 4,
                 memory_bytes: 8 << 30,
             },
+            sealing_key: None,
             extra: Map::new(),
         };
         let answer: EnrolAnswer = hub

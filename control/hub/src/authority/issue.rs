@@ -2,14 +2,22 @@
 
 use super::keys::{KeyError, pem};
 use crate::files;
-use holdfast_protocol::{Digest, enrol::key_pin};
+use holdfast_protocol::{
+    Digest,
+    enrol::key_pin,
+    seal,
+    sealing::{SealingKeyStatement, SealingPublicKey},
+};
 use jiff::{SignedDuration, Timestamp};
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, DistinguishedName, DnType,
     ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256,
     PublicKeyData, RevocationReason, RevokedCertParams, SanType, SerialNumber, SubjectPublicKeyInfo,
 };
-use ring::rand::{SecureRandom as _, SystemRandom};
+use ring::{
+    rand::{SecureRandom as _, SystemRandom},
+    signature::{ECDSA_P256_SHA256_ASN1, UnparsedPublicKey},
+};
 use std::{fmt::Write as _, net::IpAddr, path::Path, time::Duration};
 use x509_parser::prelude::{FromDer as _, GeneralName, X509CertificationRequest};
 
@@ -85,6 +93,15 @@ impl Request {
             key_digest: key_pin(raw),
             key,
         })
+    }
+
+    /// The sealing key of a statement that this request's key signed; none where another key did, or nothing can be sealed to it.
+    pub fn sealing_key(&self, statement: &SealingKeyStatement) -> Option<SealingPublicKey> {
+        let key = UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, self.key.der_bytes());
+        let signed = SealingKeyStatement::signed_bytes(&statement.key);
+        key.verify(&signed, &statement.signature).ok()?;
+        seal::seal(&statement.key, "probe", b"").ok()?;
+        Some(statement.key)
     }
 }
 

@@ -7,6 +7,7 @@ use holdfast_protocol::{
     envelope::Envelope,
     operator::{Labels, NodeInfo},
     report::{Health, StatusReport},
+    sealing::SealingPublicKey,
 };
 use jiff::Timestamp;
 use sqlx::{Row as _, SqlitePool, sqlite::SqliteRow};
@@ -22,6 +23,8 @@ pub struct Enrolled<'a> {
     pub hardware: &'a HardwareFacts,
     /// Digest of its key.
     pub key_digest: &'a Digest,
+    /// What values for it are sealed to.
+    pub sealing_key: Option<&'a SealingPublicKey>,
 }
 
 /// A certificate that was issued to a node.
@@ -68,9 +71,9 @@ pub async fn enrol(
     now: Timestamp,
 ) -> Result<()> {
     sqlx::query(
-        "INSERT INTO nodes (id, labels, hardware, enrolled_at, key_digest, certificate_expires_at) VALUES ($1, $2, $3, $4, $5, $6) \
+        "INSERT INTO nodes (id, labels, hardware, enrolled_at, key_digest, certificate_expires_at, sealing_key) VALUES ($1, $2, $3, $4, $5, $6, $7) \
          ON CONFLICT (id) DO UPDATE SET labels = excluded.labels, hardware = excluded.hardware, enrolled_at = excluded.enrolled_at, \
-         key_digest = excluded.key_digest, certificate_expires_at = excluded.certificate_expires_at, status = NULL, status_sequence = NULL",
+         key_digest = excluded.key_digest, certificate_expires_at = excluded.certificate_expires_at, sealing_key = excluded.sealing_key, status = NULL, status_sequence = NULL",
     )
     .bind(node.id.as_str())
     .bind(to_json(node.labels)?)
@@ -78,9 +81,31 @@ pub async fn enrol(
     .bind(micros(now))
     .bind(node.key_digest.to_string())
     .bind(micros(issued.not_after))
+    .bind(node.sealing_key.map(ToString::to_string))
     .execute(&mut **tx)
     .await?;
     add_certificate(tx, node.id, issued).await
+}
+
+/// Notes what values for a node are sealed to; false where it is known already.
+pub async fn set_sealing_key(tx: &mut Write, id: &NodeId, key: &SealingPublicKey) -> Result<bool> {
+    let done = sqlx::query(
+        "UPDATE nodes SET sealing_key = $1 WHERE id = $2 AND (sealing_key IS NULL OR sealing_key <> $1)",
+    )
+    .bind(key.to_string())
+    .bind(id.as_str())
+    .execute(&mut **tx)
+    .await?;
+    Ok(done.rows_affected() > 0)
+}
+
+/// What values for a node are sealed to, within a transaction.
+pub async fn sealing_key(tx: &mut Write, id: &NodeId) -> Result<Option<SealingPublicKey>> {
+    let text: Option<Option<String>> = sqlx::query_scalar("SELECT sealing_key FROM nodes WHERE id = $1")
+        .bind(id.as_str())
+        .fetch_optional(&mut **tx)
+        .await?;
+    text.flatten().map(|text| parse(&text)).transpose()
 }
 
 /// Notes a certificate of a renewal.
@@ -261,6 +286,10 @@ fn read(row: &SqliteRow) -> Result<NodeInfo> {
         id: parse(&row.try_get::<String, _>("id")?)?,
         labels: from_json(&row.try_get::<String, _>("labels")?)?,
         hardware: from_json(&row.try_get::<String, _>("hardware")?)?,
+        sealing_key: row
+            .try_get::<Option<String>, _>("sealing_key")?
+            .map(|text| parse(&text))
+            .transpose()?,
         enrolled_at: timestamp(row.try_get("enrolled_at")?)?,
         certificate_expires_at: timestamp(row.try_get("certificate_expires_at")?)?,
         online: row.try_get::<i64, _>("online")? != 0,

@@ -321,6 +321,7 @@ impl Device {
                 architecture: "x86_64".to_owned(),
                 ..HardwareFacts::default()
             },
+            sealing_key: None,
             extra: Map::new(),
         }
     }
@@ -332,6 +333,7 @@ impl Device {
             certificate: certificate.to_owned(),
             csr: self.csr(),
             at: jiff::Timestamp::UNIX_EPOCH,
+            sealing_key: None,
             signature: Vec::new(),
         };
         let random = SystemRandom::new();

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     codes,
-    identity::{DeviceKey, Identity, IdentityError, clock::TimeFloor, write_private},
+    identity::{DeviceKey, Identity, IdentityError, clock::TimeFloor, sealing_statement, write_private},
     settings::Settings,
 };
 use holdfast_core::clock;
@@ -126,6 +126,7 @@ pub async fn enrol(
         return Err(EnrolError::AlreadyEnrolled { node: identity.node });
     }
     let key = DeviceKey::load_or_make(&directory)?;
+    let sealing = Identity::load_or_make_sealing(&directory)?;
     let requested_name = requested_name(settings);
     let request = EnrolRequest {
         schema: SchemaVersion::CURRENT,
@@ -134,6 +135,7 @@ pub async fn enrol(
         csr: key.certificate_request(requested_name.as_ref().map_or("node", NodeId::as_str))?,
         requested_name,
         hardware: facts(),
+        sealing_key: Some(sealing_statement(&sealing, &key)?),
         extra: Map::new(),
     };
     let trust = token.ca_pin.map_or(Trust::Public, Trust::Pin);
@@ -176,6 +178,8 @@ pub async fn enrol(
         certificate: answer.certificate,
         ca_certificates: answer.ca_certificates,
         key: Arc::new(key),
+        told_sealing: Some(sealing.public().digest()),
+        sealing: Some(sealing),
     };
     if let Some(desired) = &answer.desired {
         write_private(&first_desired_file(settings), &desired.to_json())?;

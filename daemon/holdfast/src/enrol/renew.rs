@@ -1,7 +1,7 @@
 //! Renewal of the certificate: at two thirds of its life, and for as long as it takes.
 //!
 //! The request is signed by the device key, and the hub takes an expired certificate as well: a box that was dark for a year
-//! renews with its first word. Failures are tried again with full jitter between `enrolment.retry_min` and `retry_max`, without end.
+//! renews with its first word. A box with a sealing key that the hub was never told renews at once, for the renewal carries it. Failures are tried again with full jitter between `enrolment.retry_min` and `retry_max`, without end.
 //! Nothing here ever stops what runs.
 
 use super::{
@@ -69,7 +69,8 @@ async fn renew_for_ever(
         let (begin, end) = validity(&current.certificate).unwrap_or_default();
         METRICS.certificate_expiry.set(end.as_second());
         let wait = due(begin, end, jitter).duration_since(floor.now());
-        if wait > SignedDuration::ZERO {
+        // A sealing key that the hub does not know is told at once: until then nothing can be sealed to this box.
+        if !current.sealing_untold() && wait > SignedDuration::ZERO {
             sleep(wait.unsigned_abs().min(LOOK_AGAIN)).await;
             continue;
         }
@@ -126,6 +127,7 @@ pub async fn renew(
         certificate: current.certificate.clone(),
         csr: current.key.certificate_request(current.node.as_str())?,
         at: floor.now(),
+        sealing_key: current.sealing_statement()?,
         signature: Vec::new(),
     };
     request.signature = current.key.sign(&request.signed_bytes())?;
@@ -162,6 +164,7 @@ pub async fn renew(
         trust: answer.trust,
         certificate: answer.certificate,
         ca_certificates: answer.ca_certificates,
+        told_sealing: current.sealing.as_ref().map(|key| key.public().digest()),
         ..current.clone()
     };
     identity.store(&settings.identity_dir())?;

@@ -30,13 +30,14 @@ pub fn prepare(state_dir: &Path) -> Result<(), IdentityError> {
     Ok(())
 }
 
-/// Checks what there is of the state directory, its `identity/` and the key in it, without making anything.
+/// Checks what there is of the state directory, its `identity/` and the keys in it, without making anything.
 pub fn check_state_dir(state_dir: &Path) -> Result<(), IdentityError> {
     let identity = state_dir.join("identity");
     for (path, wanted) in [
         (state_dir.to_owned(), 0o700),
         (identity.clone(), 0o700),
         (identity.join(super::key::FILE), 0o600),
+        (identity.join(super::sealing::FILE), 0o600),
     ] {
         match check(&path, wanted) {
             Err(IdentityError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}

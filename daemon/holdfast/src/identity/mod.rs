@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! identity/device.key        PKCS #8 PEM, 0600; made once, never leaves the box
+//! identity/sealing.key       32 raw bytes (X25519), 0600; made once, never leaves the box
 //! identity/certificate.pem   the node's certificate chain, its own first
 //! identity/hub-ca.pem        CA certificates of the hub
 //! identity/node.json         name, hub, brokers, trusted keys; written last
@@ -14,12 +15,17 @@
 pub mod clock;
 mod directory;
 mod key;
+mod sealing;
 
 pub use directory::{check_state_dir, prepare as prepare_state_dir};
 pub use key::DeviceKey;
+pub use sealing::statement as sealing_statement;
 
 use crate::codes;
-use holdfast_protocol::{NodeId, Problem, SchemaVersion, trust::TrustPolicy};
+use holdfast_protocol::{
+    Digest, NodeId, Problem, SchemaVersion, seal::SealingKey, sealing::SealingKeyStatement,
+    trust::TrustPolicy,
+};
 use holdfast_store::{StoreError, fs as store_fs};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -50,6 +56,10 @@ pub struct Identity {
     pub ca_certificates: String,
     /// The device key.
     pub key: Arc<DeviceKey>,
+    /// What values for this box alone are sealed to; none until the daemon has made one on a box that an older version enrolled.
+    pub sealing: Option<Arc<SealingKey>>,
+    /// Digest of the sealing key that the hub was told last.
+    pub told_sealing: Option<Digest>,
 }
 
 /// Why an identity cannot be read or written.
@@ -166,6 +176,8 @@ struct Record {
     public_roots: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     enrolled_by: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    told_sealing: Option<Digest>,
     #[serde(flatten)]
     extra: Map<String, Value>,
 }
@@ -218,7 +230,27 @@ impl Identity {
             certificate: read(CERTIFICATE)?,
             ca_certificates: read(CA_CERTIFICATES)?,
             key: Arc::new(key),
+            // Asked for again when the daemon starts: what reads the identity only to look at it makes nothing.
+            sealing: sealing::load(directory).unwrap_or_default().map(Arc::new),
+            told_sealing: record.told_sealing,
         }))
+    }
+
+    /// The sealing key below `directory`, made where there is none: a box that an older version enrolled has none yet.
+    pub fn load_or_make_sealing(directory: &Path) -> Result<Arc<SealingKey>, IdentityError> {
+        sealing::load_or_make(directory).map(Arc::new)
+    }
+
+    /// What this box says to the hub of its sealing key; nothing where it has none.
+    pub fn sealing_statement(&self) -> Result<Option<SealingKeyStatement>, rcgen::Error> {
+        let key = self.sealing.as_ref();
+        key.map(|key| sealing::statement(key, &self.key)).transpose()
+    }
+
+    /// Whether the hub has yet to be told the sealing key.
+    pub fn sealing_untold(&self) -> bool {
+        let own = self.sealing.as_ref().map(|key| key.public().digest());
+        own.is_some() && own != self.told_sealing
     }
 
     /// Writes the identity below `directory`, which must hold its key already; `node.json` last.
@@ -231,6 +263,7 @@ impl Identity {
             trust: self.trust.clone(),
             public_roots: self.public_roots,
             enrolled_by: self.enrolled_by.clone(),
+            told_sealing: self.told_sealing,
             extra: Map::new(),
         };
         let path = directory.join(RECORD);

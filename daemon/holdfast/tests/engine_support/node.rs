@@ -67,6 +67,8 @@ impl Node {
             certificate: hub.certificate(name, &key)?,
             ca_certificates: hub.ca_pem.clone(),
             key: Arc::new(DeviceKey::load(&identity)?.context("the key was just written")?),
+            sealing: Some(Identity::load_or_make_sealing(&identity)?),
+            told_sealing: None,
         }
         .store(&identity)?;
         Ok(Self {
