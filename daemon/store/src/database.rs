@@ -11,10 +11,11 @@ use std::{fs::OpenOptions, os::unix::fs::OpenOptionsExt as _, path::Path};
 pub(crate) const APPLICATION_ID: i64 = 0x6866_6e64;
 
 /// The newest schema version that this build knows: the number of migrations.
-pub(crate) const SCHEMA_VERSION: i64 = 1;
+pub(crate) const SCHEMA_VERSION: i64 = 2;
 
 /// Migrations in order. Never change one that was released.
-const MIGRATIONS: [&str; SCHEMA_VERSION as usize] = [include_str!("schema_1.sql")];
+const MIGRATIONS: [&str; SCHEMA_VERSION as usize] =
+    [include_str!("schema_1.sql"), include_str!("schema_2.sql")];
 
 /// Settings of the connection.
 ///

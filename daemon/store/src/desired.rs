@@ -1,22 +1,27 @@
-//! Accepted documents and how far they are.
+//! Accepted documents.
 //!
-//! In: verified documents, steps. Out: what a restart goes on from, and the history. Guarantees: when [`Store::commit`] returns, the
+//! In: verified documents. Out: what a restart goes on from. Guarantees: when [`Store::commit`] returns, the
 //! document survives a power cut; it takes only what admission verified, and nothing older than what was accepted.
 
 use crate::{
     StoreError,
     outbox::queue,
-    store::{Store, as_i64, in_transaction},
+    store::{Store, as_i64, in_transaction, read_meta, write_meta},
 };
 use holdfast_core::{admission::VerifiedDocument, reconcile::JournalStep};
-use holdfast_protocol::{Digest, Generation, Problem, event::Event};
+use holdfast_protocol::{Digest, Generation, event::Event};
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, types::Type};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
-/// Digests of failed documents that are remembered.
-const REMEMBERED_FAILURES: i64 = 64;
+/// Documents that were seen ready and are kept in full, beside the newest and the running one: what a rollback can go back to.
+pub const KEPT_PROVEN: usize = 3;
+
+/// The columns of [`to_stored`].
+const STORED: &str = "epoch, counter, digest, accepted_at, step, envelope";
+/// Name of the value that holds the digest of the document whose objects are in the cluster.
+const RUNNING: &str = "running";
 
 /// A document as it is stored. Its bytes must pass [`holdfast_core::admission::readmit`] before they have any effect.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,30 +43,13 @@ pub struct StoredDocument {
 pub struct Recovered {
     /// The newest accepted document.
     pub newest: Option<StoredDocument>,
-    /// The newest document whose objects were all written, where it is another one.
+    /// The document whose objects are in the cluster, where it is another one: the one that was written in full last, or the one that a
+    /// rollback goes back to.
     pub applied: Option<StoredDocument>,
     /// Generation of the newest document that was seen ready.
     pub proven: Option<Generation>,
-}
-
-/// One document of the past.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct HistoryEntry {
-    /// Place in the order of documents.
-    pub generation: Generation,
-    /// SHA-256 of the payload.
-    pub digest: Digest,
-    /// When it was accepted.
-    pub accepted_at: Timestamp,
-    /// When all its objects were written.
-    pub applied_at: Option<Timestamp>,
-    /// When it was seen ready.
-    pub proven_at: Option<Timestamp>,
-    /// When it failed for good.
-    pub failed_at: Option<Timestamp>,
-    /// How far it came.
-    pub step: JournalStep,
+    /// What a rollback of the newest would go back to, or is going back to.
+    pub fallback: Option<StoredDocument>,
 }
 
 impl Store {
@@ -96,7 +84,8 @@ impl Store {
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6)
                  ON CONFLICT (epoch, counter) DO UPDATE SET
                      digest = excluded.digest, accepted_at = excluded.accepted_at, step = excluded.step,
-                     envelope = excluded.envelope, applied_at = NULL, proven_at = NULL, failed_at = NULL",
+                     envelope = excluded.envelope, applied_at = NULL, proven_at = NULL, failed_at = NULL,
+                     switching_at = NULL, applying_at = NULL, rolling_back_at = NULL, rolled_back_at = NULL",
                 (
                     generation.epoch,
                     as_i64(generation.counter),
@@ -132,30 +121,97 @@ impl Store {
         let Some(newest) = self.newest()? else {
             return Ok(Recovered::default());
         };
-        self.read(|connection| {
-            let applied = connection
-                .query_row(
-                    "SELECT epoch, counter, digest, accepted_at, step, envelope FROM desired
-                     WHERE envelope IS NOT NULL AND applied_at IS NOT NULL
-                     ORDER BY epoch DESC, counter DESC LIMIT 1",
-                    [],
-                    to_stored,
-                )
-                .optional()?
-                .filter(|applied| applied.generation != newest.generation);
-            let proven = connection
+        let running = self
+            .running()?
+            .filter(|running| running.generation != newest.generation);
+        let kept = self.kept_proven()?;
+        let fallback = match &newest.step {
+            JournalStep::RollingBack { to, .. } | JournalStep::RolledBack { to, .. } => running
+                .iter()
+                .chain(&kept)
+                .find(|document| document.generation == *to),
+            _ => running
+                .iter()
+                .filter(|running| kept.iter().any(|proven| proven.generation == running.generation))
+                .chain(&kept)
+                .find(|document| {
+                    document.generation != newest.generation
+                        && !matches!(
+                            document.step,
+                            JournalStep::RollingBack { .. } | JournalStep::RolledBack { .. }
+                        )
+                }),
+        }
+        .cloned();
+        let proven = self.read(|connection| {
+            connection
                 .query_row(
                     "SELECT epoch, counter FROM desired WHERE proven_at IS NOT NULL
                      ORDER BY epoch DESC, counter DESC LIMIT 1",
                     [],
                     |row| generation(row, 0),
                 )
-                .optional()?;
-            Ok(Recovered {
-                newest: Some(newest),
-                applied,
-                proven,
-            })
+                .optional()
+        })?;
+        Ok(Recovered {
+            newest: Some(newest),
+            applied: running,
+            proven,
+            fallback,
+        })
+    }
+
+    /// Checks that the name of the running document can be one.
+    pub(crate) fn check_running(&self) -> Result<(), StoreError> {
+        match self.read(|connection| read_meta(connection, RUNNING))? {
+            Some(text) if text.parse::<Digest>().is_err() => Err(StoreError::Corrupt {
+                path: self.path.clone(),
+                detail: format!("{RUNNING} is {text:?}"),
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// The document whose objects are in the cluster, as long as its envelope is kept.
+    pub fn running(&self) -> Result<Option<StoredDocument>, StoreError> {
+        self.read(|connection| {
+            connection
+                .query_row(
+                    &format!(
+                        "SELECT {STORED} FROM desired WHERE envelope IS NOT NULL
+                         AND digest = (SELECT value FROM meta WHERE name = ?1)
+                         ORDER BY epoch DESC, counter DESC LIMIT 1"
+                    ),
+                    [RUNNING],
+                    to_stored,
+                )
+                .optional()
+        })
+    }
+
+    /// The documents that a rollback can go back to: the newest [`KEPT_PROVEN`] that were seen ready, the newest first. The newest of all
+    /// may be among them.
+    pub fn kept_proven(&self) -> Result<Vec<StoredDocument>, StoreError> {
+        self.read(|connection| {
+            connection
+                .prepare(&format!(
+                    "SELECT {STORED} FROM desired WHERE envelope IS NOT NULL AND proven_at IS NOT NULL
+                     ORDER BY epoch DESC, counter DESC LIMIT ?1"
+                ))?
+                .query_map([as_i64(KEPT_PROVEN as u64)], to_stored)?
+                .collect()
+        })
+    }
+
+    /// All documents that are kept in full, the newest first: what they need must be kept too.
+    pub fn kept(&self) -> Result<Vec<StoredDocument>, StoreError> {
+        self.read(|connection| {
+            connection
+                .prepare(&format!(
+                    "SELECT {STORED} FROM desired WHERE envelope IS NOT NULL ORDER BY epoch DESC, counter DESC"
+                ))?
+                .query_map([], to_stored)?
+                .collect()
         })
     }
 
@@ -172,8 +228,10 @@ impl Store {
         self.read(|connection| {
             connection
                 .query_row(
-                    "SELECT epoch, counter, digest, accepted_at, step, envelope FROM desired
-                     WHERE digest = ?1 AND envelope IS NOT NULL ORDER BY epoch DESC, counter DESC LIMIT 1",
+                    &format!(
+                        "SELECT {STORED} FROM desired
+                         WHERE digest = ?1 AND envelope IS NOT NULL ORDER BY epoch DESC, counter DESC LIMIT 1"
+                    ),
                     [digest.to_string()],
                     to_stored,
                 )
@@ -189,95 +247,6 @@ impl Store {
                 [digest.to_string()],
             )?;
             Ok(())
-        })
-    }
-
-    /// Writes down that a document was seen ready, with the events that tell of it.
-    pub fn mark_proven(&self, digest: Digest, events: &[Event], now: Timestamp) -> Result<(), StoreError> {
-        self.transact_with_events(events, |transaction, _| {
-            transaction.execute(
-                "UPDATE desired SET step = ?2, proven_at = ?3 WHERE digest = ?1",
-                (digest.to_string(), to_text(&JournalStep::Proven), now.to_string()),
-            )?;
-            release_envelopes(transaction)
-        })
-    }
-
-    /// Writes down that a document failed for good and remembers its digest. `applying` says whether writes had begun.
-    pub fn mark_failed(
-        &self,
-        digest: Digest,
-        problem: &Problem,
-        applying: bool,
-        events: &[Event],
-        now: Timestamp,
-    ) -> Result<(), StoreError> {
-        self.transact_with_events(events, |transaction, _| {
-            let step = JournalStep::Failed {
-                problem: problem.clone(),
-                applying,
-            };
-            let digest = digest.to_string();
-            transaction.execute(
-                "UPDATE desired SET step = ?2, failed_at = ?3 WHERE digest = ?1",
-                (&digest, to_text(&step), now.to_string()),
-            )?;
-            transaction.execute(
-                "INSERT INTO failed (digest, at, problem) VALUES (?1, ?2, ?3)
-                 ON CONFLICT (digest) DO UPDATE SET at = excluded.at, problem = excluded.problem",
-                (&digest, now.to_string(), to_text(problem)),
-            )?;
-            transaction.execute(
-                "DELETE FROM failed WHERE digest NOT IN (SELECT digest FROM failed ORDER BY at DESC LIMIT ?1)",
-                [REMEMBERED_FAILURES],
-            )?;
-            Ok(())
-        })
-    }
-
-    /// Why the document with this digest failed for good, if it did.
-    pub fn failure(&self, digest: Digest) -> Result<Option<Problem>, StoreError> {
-        self.read(|connection| {
-            connection
-                .query_row(
-                    "SELECT problem FROM failed WHERE digest = ?1",
-                    [digest.to_string()],
-                    |row| json(row, 0),
-                )
-                .optional()
-        })
-    }
-
-    /// All documents that failed for good and are remembered.
-    pub(crate) fn failures(&self) -> Result<Vec<(Digest, Problem)>, StoreError> {
-        self.read(|connection| {
-            connection
-                .prepare("SELECT digest, problem FROM failed")?
-                .query_map([], |row| Ok((parsed(row, 0)?, json(row, 1)?)))?
-                .collect()
-        })
-    }
-
-    /// Documents of the past, the newest first, at most `limit`.
-    pub fn history(&self, limit: usize) -> Result<Vec<HistoryEntry>, StoreError> {
-        self.read(|connection| {
-            connection
-                .prepare(
-                    "SELECT epoch, counter, digest, accepted_at, applied_at, proven_at, failed_at, step
-                     FROM desired ORDER BY epoch DESC, counter DESC LIMIT ?1",
-                )?
-                .query_map([as_i64(limit as u64)], |row| {
-                    Ok(HistoryEntry {
-                        generation: generation(row, 0)?,
-                        digest: parsed(row, 2)?,
-                        accepted_at: parsed(row, 3)?,
-                        applied_at: parsed_option(row, 4)?,
-                        proven_at: parsed_option(row, 5)?,
-                        failed_at: parsed_option(row, 6)?,
-                        step: json(row, 7)?,
-                    })
-                })?
-                .collect()
         })
     }
 
@@ -347,7 +316,7 @@ fn to_stored(row: &Row<'_>) -> rusqlite::Result<StoredDocument> {
     })
 }
 
-/// Deletes history beyond its bound, but never the newest document applied or proven.
+/// Deletes history beyond its bound, but never a document that is kept in full.
 fn trim(transaction: &Transaction<'_>, history: i64) -> rusqlite::Result<()> {
     release_envelopes(transaction)?;
     transaction.execute(
@@ -358,21 +327,29 @@ fn trim(transaction: &Transaction<'_>, history: i64) -> rusqlite::Result<()> {
     Ok(())
 }
 
-/// Drops the bytes of all documents but the newest, the newest applied and the newest proven.
-fn release_envelopes(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
+/// Drops the bytes of all documents but the newest, the running one and the newest that were seen ready.
+pub(crate) fn release_envelopes(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
     transaction.execute(
         "UPDATE desired SET envelope = NULL WHERE envelope IS NOT NULL
              AND (epoch, counter) NOT IN
                  (SELECT epoch, counter FROM desired ORDER BY epoch DESC, counter DESC LIMIT 1)
+             AND digest NOT IN (SELECT value FROM meta WHERE name = ?1)
              AND (epoch, counter) NOT IN
-                 (SELECT epoch, counter FROM desired WHERE applied_at IS NOT NULL
-                  ORDER BY epoch DESC, counter DESC LIMIT 1)
-             AND (epoch, counter) NOT IN
-                 (SELECT epoch, counter FROM desired WHERE proven_at IS NOT NULL
-                  ORDER BY epoch DESC, counter DESC LIMIT 1)",
-        [],
+                 (SELECT epoch, counter FROM desired WHERE proven_at IS NOT NULL AND envelope IS NOT NULL
+                  ORDER BY epoch DESC, counter DESC LIMIT ?2)",
+        (RUNNING, as_i64(KEPT_PROVEN as u64)),
     )?;
     Ok(())
+}
+
+/// From now on, this document's objects are those in the cluster.
+pub(crate) fn set_running(transaction: &Transaction<'_>, digest: &str) -> rusqlite::Result<()> {
+    write_meta(transaction, RUNNING, digest)
+}
+
+/// Whether this document's objects are those in the cluster.
+pub(crate) fn is_running(connection: &Connection, digest: &str) -> rusqlite::Result<bool> {
+    Ok(read_meta(connection, RUNNING)?.is_some_and(|running| running == digest))
 }
 
 pub(crate) fn to_text<T: Serialize>(value: &T) -> String {
@@ -390,7 +367,7 @@ fn bad_column<E: std::error::Error + Send + Sync + 'static>(column: usize, error
     rusqlite::Error::FromSqlConversionFailure(column, Type::Text, Box::new(error))
 }
 
-fn generation(row: &Row<'_>, column: usize) -> rusqlite::Result<Generation> {
+pub(crate) fn generation(row: &Row<'_>, column: usize) -> rusqlite::Result<Generation> {
     Ok(Generation {
         epoch: row.get(column)?,
         counter: unsigned(row, column + 1)?,
@@ -419,6 +396,6 @@ where
     }
 }
 
-fn json<T: for<'de> Deserialize<'de>>(row: &Row<'_>, column: usize) -> rusqlite::Result<T> {
+pub(crate) fn json<T: for<'de> Deserialize<'de>>(row: &Row<'_>, column: usize) -> rusqlite::Result<T> {
     serde_json::from_str(row.get_ref(column)?.as_str()?).map_err(|error| bad_column(column, error))
 }

@@ -1,6 +1,6 @@
 //! The few values that must outlive the database: `floor.json`.
 //!
-//! In: the highest accepted generation, upper bounds of sequences, the time floor. Out: the same after the database was lost.
+//! In: the highest accepted generation, upper bounds of sequences. Out: the same after the database was lost.
 //! Guarantees: written atomically; a damaged file is noticed by its digest and never believed.
 
 use crate::{StoreError, fs};
@@ -22,8 +22,6 @@ pub(crate) struct Floor {
     pub(crate) event_sequence_bound: u64,
     /// No status report has a higher sequence.
     pub(crate) status_sequence_bound: u64,
-    /// The latest signed time.
-    pub(crate) time: Option<Timestamp>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -33,8 +31,34 @@ struct Sealed {
     digest: Digest,
 }
 
-fn digest_of(floor: &Floor) -> Digest {
+/// As it was before: with a time that nothing read.
+#[derive(Serialize, Deserialize)]
+struct FloorWithTime {
+    #[serde(flatten)]
+    floor: Floor,
+    time: Option<Timestamp>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct SealedWithTime {
+    floor: FloorWithTime,
+    digest: Digest,
+}
+
+fn digest_of(floor: &impl Serialize) -> Digest {
     Digest::of(serde_json::to_string(floor).unwrap_or_default().as_bytes())
+}
+
+/// The content of the file, where it fits its digest.
+fn unsealed(bytes: &[u8]) -> Option<Floor> {
+    let now = serde_json::from_slice::<Sealed>(bytes)
+        .ok()
+        .filter(|sealed| digest_of(&sealed.floor) == sealed.digest)
+        .map(|sealed| sealed.floor);
+    now.or_else(|| {
+        let before = serde_json::from_slice::<SealedWithTime>(bytes).ok()?;
+        (digest_of(&before.floor) == before.digest).then_some(before.floor.floor)
+    })
 }
 
 impl Floor {
@@ -45,13 +69,11 @@ impl Floor {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(StoreError::from_io(path, &error)),
         };
-        match serde_json::from_slice::<Sealed>(&bytes) {
-            Ok(sealed) if digest_of(&sealed.floor) == sealed.digest => Ok(Some(sealed.floor)),
-            _ => {
-                tracing::warn!(path = %path.display(), "the floor file is damaged; it is made anew from the database");
-                Ok(None)
-            }
+        let floor = unsealed(&bytes);
+        if floor.is_none() {
+            tracing::warn!(path = %path.display(), "the floor file is damaged; it is made anew from the database");
         }
+        Ok(floor)
     }
 
     pub(crate) fn write(&self, path: &Path) -> Result<(), StoreError> {
@@ -69,7 +91,6 @@ impl Floor {
             highest: self.highest.max(other.highest),
             event_sequence_bound: self.event_sequence_bound.max(other.event_sequence_bound),
             status_sequence_bound: self.status_sequence_bound.max(other.status_sequence_bound),
-            time: self.time.max(other.time),
         }
     }
 }

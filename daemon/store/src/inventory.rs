@@ -5,7 +5,7 @@
 
 use crate::{
     StoreError,
-    desired::{parsed_option, to_text},
+    desired::{is_running, parsed_option, release_envelopes, set_running, to_text},
     store::{Store, read_meta, write_meta},
 };
 use holdfast_core::{object::ObjectKey, plan::InventoryEntry, reconcile::JournalStep};
@@ -50,21 +50,37 @@ impl Store {
         }
     }
 
-    /// Writes down, before the first write of them, that these objects may exist from now on. Objects that are in the inventory
-    /// already stay as they are, and where all are, nothing is written at all.
-    pub fn begin_apply(&self, digest: Digest, new: &[InventoryEntry]) -> Result<(), StoreError> {
-        if new.is_empty() {
+    /// Writes down, before the first write of them, that these objects may exist from now on, and that writing the document may have
+    /// begun. Objects that are in the inventory already stay as they are; where all are and the document was begun before, nothing is written.
+    pub fn begin_apply(
+        &self,
+        digest: Digest,
+        new: &[InventoryEntry],
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let begins = self
+            .step(digest)?
+            .is_some_and(|step| matches!(step, JournalStep::Accepted | JournalStep::Switching));
+        if new.is_empty() && !begins {
             return Ok(());
         }
         self.transact_with_events(&[], |transaction, _| {
             for entry in new {
                 insert(transaction, entry, "DO NOTHING")?;
             }
-            write_seal(transaction)?;
-            transaction.execute(
-                "UPDATE desired SET step = ?2 WHERE digest = ?1 AND applied_at IS NULL",
-                (digest.to_string(), to_text(&JournalStep::Applying)),
-            )?;
+            if !new.is_empty() {
+                write_seal(transaction)?;
+            }
+            if begins {
+                transaction.execute(
+                    "UPDATE desired SET step = ?2, applying_at = ?3 WHERE digest = ?1",
+                    (
+                        digest.to_string(),
+                        to_text(&JournalStep::Applying),
+                        now.to_string(),
+                    ),
+                )?;
+            }
             Ok(())
         })
     }
@@ -78,7 +94,7 @@ impl Store {
         events: &[Event],
         now: Timestamp,
     ) -> Result<(), StoreError> {
-        let is_news = record.complete && !self.is_applied(digest)?;
+        let is_news = record.complete && !self.is_complete(digest)?;
         if record.written.is_empty() && record.removed.is_empty() && events.is_empty() && !is_news {
             return Ok(());
         }
@@ -106,22 +122,29 @@ impl Store {
                 write_seal(transaction)?;
             }
             if is_news {
+                let digest = digest.to_string();
+                // A document that is gone back to keeps the step that it had.
                 transaction.execute(
-                    "UPDATE desired SET step = ?2, applied_at = ?3 WHERE digest = ?1",
-                    (digest.to_string(), to_text(&JournalStep::Applied), now.to_string()),
+                    "UPDATE desired SET step = ?2, applied_at = ?3 WHERE digest = ?1 AND applied_at IS NULL",
+                    (&digest, to_text(&JournalStep::Applied), now.to_string()),
                 )?;
+                set_running(transaction, &digest)?;
+                release_envelopes(transaction)?;
             }
             Ok(())
         })
     }
 
-    fn is_applied(&self, digest: Digest) -> Result<bool, StoreError> {
+    /// Whether the document was written in full, and no other since.
+    fn is_complete(&self, digest: Digest) -> Result<bool, StoreError> {
         self.read(|connection| {
-            connection.query_row(
-                "SELECT EXISTS (SELECT 1 FROM desired WHERE digest = ?1 AND applied_at IS NOT NULL)",
-                [digest.to_string()],
-                |row| row.get(0),
-            )
+            let digest = digest.to_string();
+            Ok(is_running(connection, &digest)?
+                && connection.query_row(
+                    "SELECT EXISTS (SELECT 1 FROM desired WHERE digest = ?1 AND applied_at IS NOT NULL)",
+                    [digest],
+                    |row| row.get(0),
+                )?)
         })
     }
 }

@@ -1,7 +1,7 @@
 //! The store as a whole: opening, setting a damaged one aside, values that stand alone.
 //!
 //! In: the state directory. Out: a [`Store`], shared by all parts of the node. Guarantees: one writer; the highest accepted
-//! generation, the sequences and the time floor are the higher of those in the database and in the floor file.
+//! generation and the sequences are the higher of those in the database and in the floor file.
 
 use crate::{
     StoreError, database,
@@ -115,9 +115,6 @@ impl Store {
             highest: read_highest(&connection, &path)?,
             event_sequence_bound: read_number(&connection, "event_sequence", &path)?,
             status_sequence_bound: 0,
-            time: read_meta(&connection, "time_floor")
-                .map_err(sqlite)?
-                .and_then(|text| text.parse().ok()),
         };
         let floor = on_disk.unwrap_or_default().merged(in_database);
         let outbox = Outbox::load(
@@ -142,6 +139,7 @@ impl Store {
         store.history(usize::MAX)?;
         store.check_inventory()?;
         store.failures()?;
+        store.check_running()?;
         // A crash between a commit and the floor file's write is made good here.
         store.flush_floor()?;
         let is_lost = in_database.highest.is_none() && floor.highest.is_some();
@@ -209,23 +207,6 @@ impl Store {
             digest,
             stored: stored.is_some(),
         }))
-    }
-
-    /// The latest signed time that was seen, below which the clock is never taken to be.
-    pub fn time_floor(&self) -> Option<Timestamp> {
-        self.lock().floor.time
-    }
-
-    /// Raises the time floor. Writes only where the new time is the later one.
-    pub fn raise_time_floor(&self, time: Timestamp) -> Result<(), StoreError> {
-        if self.lock().floor.time.is_some_and(|floor| floor >= time) {
-            return Ok(());
-        }
-        self.write(|transaction| write_meta(transaction, "time_floor", &time.to_string()))?;
-        let mut inner = self.lock();
-        inner.raise_floor(|floor| floor.time = Some(time));
-        self.try_flush(&mut inner);
-        Ok(())
     }
 
     /// The next sequence of status reports: higher than every one before, over restarts too. Writes once in a thousand.

@@ -81,7 +81,7 @@ impl Run {
         failpoint::reach("before-intents");
         self.objects
             .store
-            .begin_apply(document.digest, &new)
+            .begin_apply(document.digest, &new, self.floor.now())
             .map_err(|error| of_store(&error))?;
         failpoint::reach("after-intents");
 

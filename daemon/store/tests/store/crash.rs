@@ -49,7 +49,7 @@ fn take_documents(directory: &Path, count: u64) -> u64 {
         say(counter, "accepted");
         store.flush_floor().unwrap();
         let name = format!("object-{counter}");
-        store.begin_apply(digest, &[entry(&name)]).unwrap();
+        store.begin_apply(digest, &[entry(&name)], now()).unwrap();
         say(counter, "applying");
         let record = ApplyRecord {
             written: vec![InventoryEntry {
@@ -64,7 +64,12 @@ fn take_documents(directory: &Path, count: u64) -> u64 {
             .unwrap();
         say(counter, "applied");
         store
-            .mark_proven(digest, &[event(Severity::Info, "proven")], now())
+            .mark_step(
+                digest,
+                &JournalStep::Proven,
+                &[event(Severity::Info, "proven")],
+                now(),
+            )
             .unwrap();
         say(counter, "proven");
     }

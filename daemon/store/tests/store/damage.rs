@@ -42,7 +42,6 @@ fn filled(directory: &Path) -> Vec<u8> {
         ..ApplyRecord::default()
     };
     store.record_apply(Digest::of(b""), &record, &[], now()).unwrap();
-    store.raise_time_floor(later(9)).unwrap();
     store.next_status_sequence().unwrap();
     store.flush_floor().unwrap();
     drop(store);
@@ -84,7 +83,6 @@ fn damage_anywhere_never_lets_an_older_document_in_and_never_stops_the_node() {
             Store::open_or_quarantine(directory.path(), Options::default(), at).unwrap();
         let highest = store.highest().unwrap().expect("the highest generation is lost");
         assert_eq!(highest.generation.to_string(), "3.20");
-        assert_eq!(store.time_floor(), Some(later(9)));
         assert!(matches!(
             store.commit(&document("3.19", 0), &[], now()),
             Err(StoreError::NotNewer { .. })

@@ -62,7 +62,9 @@ fn each_step_is_what_a_restart_goes_on_from() {
     store
         .record_apply(one.digest(), &complete(), &[], later(1))
         .unwrap();
-    store.mark_proven(one.digest(), &[], later(2)).unwrap();
+    store
+        .mark_step(one.digest(), &JournalStep::Proven, &[], later(2))
+        .unwrap();
     let recovered = store.recover().unwrap();
     assert_eq!(recovered.newest.as_ref().unwrap().step, JournalStep::Proven);
     assert_eq!(recovered.applied, None, "it is the newest itself");
@@ -77,9 +79,11 @@ fn each_step_is_what_a_restart_goes_on_from() {
     assert_eq!(recovered.proven, Some(generation("1.1")));
 
     let problem = Problem::new("object-refused", "no", "");
-    store
-        .mark_failed(two.digest(), &problem, true, &[], later(4))
-        .unwrap();
+    let failed = JournalStep::Failed {
+        problem: problem.clone(),
+        applying: true,
+    };
+    store.mark_step(two.digest(), &failed, &[], later(4)).unwrap();
     drop(store);
     let store = open(directory.path());
     assert_eq!(
@@ -111,7 +115,9 @@ fn history_is_bounded_and_keeps_only_the_envelopes_that_matter() {
                 .unwrap();
         }
         if index < 1 {
-            store.mark_proven(document.digest(), &[], now()).unwrap();
+            store
+                .mark_step(document.digest(), &JournalStep::Proven, &[], now())
+                .unwrap();
         }
     }
     let kept: Vec<_> = all
@@ -155,17 +161,6 @@ fn an_older_document_never_stands_in_for_one_that_was_discarded() {
     let store = open(directory.path());
     assert_eq!(store.recover().unwrap(), Recovered::default());
     assert_eq!(store.newest().unwrap(), None);
-}
-
-#[test]
-fn the_time_floor_only_rises_and_survives() {
-    let directory = tempfile::tempdir().unwrap();
-    let store = open(directory.path());
-    assert_eq!(store.time_floor(), None);
-    store.raise_time_floor(later(100)).unwrap();
-    store.raise_time_floor(later(50)).unwrap();
-    drop(store);
-    assert_eq!(open(directory.path()).time_floor(), Some(later(100)));
 }
 
 #[test]
@@ -216,7 +211,7 @@ fn reading_writes_nothing() {
         store
             .record_apply(document.digest(), &complete(), &[], now())
             .unwrap();
-        store.begin_apply(document.digest(), &[]).unwrap();
+        store.begin_apply(document.digest(), &[], now()).unwrap();
         store.acknowledge_events(&[]).unwrap();
         store.push_events(&[]).unwrap();
     }

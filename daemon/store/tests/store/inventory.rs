@@ -38,7 +38,7 @@ fn intents_come_before_writes_and_never_hide_what_was_applied() {
     let new = entry("x/v1", None, "kept", None);
     let again = entry("x/v1", Some("a"), "one", None);
     store
-        .begin_apply(document.digest(), &[again, new.clone()])
+        .begin_apply(document.digest(), &[again, new.clone()], now())
         .unwrap();
     assert_eq!(store.newest().unwrap().unwrap().step, JournalStep::Applying);
     drop(store);

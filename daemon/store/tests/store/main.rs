@@ -10,5 +10,7 @@ mod desired;
 mod disk;
 mod files;
 mod inventory;
+mod journal;
+mod migration;
 mod outbox;
 mod support;
