@@ -23,7 +23,7 @@ pub mod telemetry;
 
 // The engine: what the daemon does once it is enrolled.
 pub mod apply;
-pub mod blobs;
+pub mod artifacts;
 pub mod failpoint;
 pub mod kubernetes;
 pub mod node;

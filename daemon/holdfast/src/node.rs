@@ -12,7 +12,7 @@
 
 use crate::{
     apply::Objects,
-    blobs::Fetcher,
+    artifacts::Fetcher,
     enrol::{
         client::{first_desired, forget_first_desired},
         renew::validity,
@@ -98,11 +98,7 @@ pub async fn run(
     let driver = Driver::new(Parts {
         settings: settings.clone(),
         objects: objects.clone(),
-        fetcher: Fetcher {
-            blobs,
-            identity: identity.clone(),
-            settings: settings.clone(),
-        },
+        fetcher: Fetcher::new(blobs, identity.clone(), settings.clone()),
         recorder: recorder.clone(),
         versions,
         observer,

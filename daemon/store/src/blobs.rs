@@ -10,10 +10,13 @@ use ring::digest::{Context, SHA256};
 use std::{
     collections::BTreeSet,
     fs::{File, OpenOptions},
-    io::{Read as _, Write as _},
+    io::{Read as _, Seek as _, SeekFrom, Write as _},
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
 };
+
+/// Bytes read from the disk at once.
+const READ_BYTES: usize = 64 * 1024;
 
 /// The directory of blobs.
 #[derive(Clone, Debug)]
@@ -131,6 +134,72 @@ impl Blobs {
         Ok(content)
     }
 
+    /// Opens a blob, verified, to read it piece by piece. A damaged one is deleted, so that it is fetched again.
+    pub fn open_verified(&self, digest: Digest) -> Result<File, BlobError> {
+        let path = self.path(digest);
+        let mut file = match File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return Err(BlobError::Missing { digest });
+            }
+            Err(error) => return Err(StoreError::from_io(&path, &error).into()),
+        };
+        let (found, _) = digest_of(&mut file).map_err(|error| StoreError::from_io(&path, &error))?;
+        if found != digest {
+            fs::remove(&path)?;
+            return Err(BlobError::DigestMismatch {
+                expected: digest,
+                found,
+            });
+        }
+        file.seek(SeekFrom::Start(0))
+            .map_err(|error| StoreError::from_io(&path, &error))?;
+        Ok(file)
+    }
+
+    /// Takes a file that is on this box already for the blob, after it was verified: as a hard link, or as a symbolic link where it is on another
+    /// file system. Its bytes are not copied.
+    ///
+    /// # Errors
+    /// `Missing` where there is no such file, a mismatch where it is another content; the file itself is left alone.
+    pub fn adopt(&self, digest: Digest, size: u64, source: &Path) -> Result<(), BlobError> {
+        let failed = |error: &std::io::Error| StoreError::from_io(source, error);
+        let mut file = match File::open(source) {
+            Ok(file) => file,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return Err(BlobError::Missing { digest });
+            }
+            Err(error) => return Err(failed(&error).into()),
+        };
+        let (found, found_size) = digest_of(&mut file).map_err(|error| failed(&error))?;
+        if found_size != size {
+            return Err(BlobError::SizeMismatch {
+                digest,
+                expected: size,
+                found: found_size,
+            });
+        }
+        if found != digest {
+            return Err(BlobError::DigestMismatch {
+                expected: digest,
+                found,
+            });
+        }
+        let target = self.path(digest);
+        fs::remove(&target)?;
+        if std::fs::hard_link(source, &target).is_err() {
+            std::os::unix::fs::symlink(source, &target)
+                .map_err(|error| StoreError::from_io(&target, &error))?;
+        }
+        fs::remove(&self.partial.join(digest.hex()))?;
+        Ok(fs::sync_directory_of(&target)?)
+    }
+
+    /// Drops what was fetched of a blob that is not whole.
+    pub fn drop_partial(&self, digest: Digest) -> Result<(), StoreError> {
+        fs::remove(&self.partial.join(digest.hex()))
+    }
+
     /// Begins to write a blob, or goes on with one that was cut off: see [`BlobWriter::offset`]. One writer per blob at a time.
     ///
     /// # Errors
@@ -145,17 +214,7 @@ impl Blobs {
             .mode(fs::PRIVATE_FILE)
             .open(&path)
             .map_err(|error| failed(&error))?;
-        let mut context = Context::new(&SHA256);
-        let mut offset = 0_u64;
-        let mut buffer = [0; 16 * 1024];
-        loop {
-            let count = file.read(&mut buffer).map_err(|error| failed(&error))?;
-            if count == 0 {
-                break;
-            }
-            context.update(&buffer[..count]);
-            offset += count as u64;
-        }
+        let (mut context, mut offset) = hash(&mut file).map_err(|error| failed(&error))?;
         if offset > size {
             file.set_len(0).map_err(|error| failed(&error))?;
             context = Context::new(&SHA256);
@@ -164,11 +223,15 @@ impl Blobs {
         if let Ok(stat) = nix::sys::statvfs::statvfs(&self.partial) {
             let free = stat.blocks_available().saturating_mul(stat.fragment_size());
             if free < size - offset {
+                // What is here of it would only keep the disk full.
+                drop(file);
+                fs::remove(&path)?;
                 return Err(StoreError::DiskFull { path });
             }
         }
         Ok(BlobWriter {
             file,
+            unsynced: 0,
             target: self.path(digest),
             path,
             context,
@@ -215,9 +278,36 @@ impl Blobs {
     }
 }
 
+/// Digest and size of a file, from where it stands.
+fn digest_of(file: &mut File) -> std::io::Result<(Digest, u64)> {
+    let (context, size) = hash(file)?;
+    Ok((finish(context), size))
+}
+
+fn hash(file: &mut File) -> std::io::Result<(Context, u64)> {
+    let mut context = Context::new(&SHA256);
+    let mut size = 0;
+    let mut buffer = vec![0; READ_BYTES];
+    loop {
+        let count = file.read(&mut buffer)?;
+        if count == 0 {
+            return Ok((context, size));
+        }
+        context.update(&buffer[..count]);
+        size += count as u64;
+    }
+}
+
+fn finish(context: Context) -> Digest {
+    let mut bytes = [0; 32];
+    bytes.copy_from_slice(context.finish().as_ref());
+    Digest::from_bytes(bytes)
+}
+
 /// A blob that is being written.
 pub struct BlobWriter {
     file: File,
+    unsynced: u64,
     path: PathBuf,
     target: PathBuf,
     context: Context,
@@ -243,12 +333,44 @@ impl BlobWriter {
                 found: after,
             });
         }
-        self.file
-            .write_all(bytes)
-            .map_err(|error| StoreError::from_io(&self.path, &error))?;
+        if let Err(error) = self.file.write_all(bytes) {
+            let error = StoreError::from_io(&self.path, &error);
+            if matches!(error, StoreError::DiskFull { .. }) {
+                // What is here of it would only keep the disk full.
+                fs::remove(&self.path)?;
+            }
+            return Err(error.into());
+        }
         self.context.update(bytes);
         self.offset = after;
+        self.unsynced += bytes.len() as u64;
         Ok(())
+    }
+
+    /// Bytes written since the last [`Self::sync`].
+    pub const fn unsynced(&self) -> u64 {
+        self.unsynced
+    }
+
+    /// Work that has the disk take what was written, so that the end of a large blob does not have to wait for all of it. It may take long;
+    /// the writer may go on meanwhile.
+    pub fn sync(&mut self) -> Result<impl FnOnce() -> Result<(), StoreError> + Send + use<>, StoreError> {
+        self.unsynced = 0;
+        let path = self.path.clone();
+        let file = self
+            .file
+            .try_clone()
+            .map_err(|error| StoreError::from_io(&path, &error))?;
+        Ok(move || {
+            file.sync_data().map_err(|error| {
+                let error = StoreError::from_io(&path, &error);
+                if matches!(error, StoreError::DiskFull { .. }) {
+                    // The first error matters more than this one.
+                    let _ = fs::remove(&path);
+                }
+                error
+            })
+        })
     }
 
     /// Drops what is here, to begin anew: where the server cannot go on from an offset.
@@ -270,9 +392,7 @@ impl BlobWriter {
                 found: self.offset,
             });
         }
-        let mut bytes = [0; 32];
-        bytes.copy_from_slice(self.context.finish().as_ref());
-        let found = Digest::from_bytes(bytes);
+        let found = finish(self.context);
         if found != self.digest {
             fs::remove(&self.path)?;
             return Err(BlobError::DigestMismatch {

@@ -4,7 +4,7 @@ mod tell;
 
 use crate::{
     apply::{Objects, Run, recheck},
-    blobs::Fetcher,
+    artifacts::Fetcher,
     failpoint,
     kubernetes::{
         Cluster, KubernetesError, KubernetesState,
@@ -295,7 +295,7 @@ impl Driver {
             Effect::FetchBlobs { ticket, document } => {
                 let fetcher = self.parts.fetcher.clone();
                 self.spawn(ticket, &document, None, async move |document| {
-                    Some(match fetcher.fetch_all(&document.blobs).await {
+                    Some(match fetcher.fetch_all(&document).await {
                         Ok(()) => Event::BlobsReady { ticket },
                         Err(failure) => Event::BlobsFailed { ticket, failure },
                     })

@@ -38,6 +38,8 @@ settings_section! {
         enrolment: Enrolment;
         /// Link to the hub.
         sync: Sync;
+        /// Where blobs, k3s binaries and archives of images come from.
+        artifacts: Artifacts;
         /// Kubernetes of the box.
         kubernetes: Kubernetes;
         /// Writing of objects.
@@ -92,6 +94,28 @@ settings_section! {
 }
 
 settings_section! {
+    /// Where blobs, k3s binaries and archives of images come from: the store, the image of the box, the hub, and then the registries and
+    /// addresses that a document names.
+    Artifacts {
+        /// Directory of artifacts that came with the image of the box, in files `sha256/HEX`. They are used in place.
+        baked: PathBuf = "/usr/share/holdfast/artifacts".into();
+        /// Most bytes per second over all fetches; 0 is no limit.
+        bandwidth: ByteSize = ByteSize(0);
+        /// Longest time for connecting to a registry or address, and again for the head of its answer.
+        request_timeout: Duration = Duration::from_secs(30);
+        /// Proxy for registries and addresses, as `http://[user:password@]host[:port]`. The hub is reached without it.
+        proxy: Option<String> = None;
+        /// Hosts and domains that are reached without the proxy.
+        no_proxy: Vec<String> = Vec::new();
+        /// File with CA certificates (PEM) that registries and addresses may have beside those that the system trusts.
+        ca_file: Option<PathBuf> = None;
+        /// Access to registries, by host as documents name them: `"harbor.example.com" = { username = "robot$edge", password_file = "/…", ca_file = "/…" }`.
+        /// `http = true` asks a registry without TLS, and never sends it a password.
+        registries: Map<String, Value> = Map::new();
+    }
+}
+
+settings_section! {
     /// The Kubernetes of the box: k3s, or whatever takes `server --config FILE` as k3s does.
     Kubernetes {
         /// Whether Holdfast starts Kubernetes and starts it again when it ends. If false, it uses what answers at `kubeconfig`.
@@ -120,6 +144,21 @@ settings_section! {
         restart_min: Duration = Duration::from_secs(1);
         /// Longest wait before Kubernetes is started again.
         restart_max: Duration = Duration::from_mins(2);
+        /// Where the datastore of Kubernetes is, where the document does not say: `persistent` (on the disk) or `ram` (in memory, with snapshots on the disk; spares the flash).
+        datastore: String = "persistent".into();
+        /// Directory for a datastore in memory. It must be on a tmpfs.
+        datastore_ram_dir: PathBuf = "/run/holdfast/k3s-db".into();
+        /// Shortest time between two snapshots of a datastore in memory. Without a change of an object, none is taken; leases, events and
+        /// heartbeats of the node are no changes. After a document was applied and when Holdfast ends, one is taken without waiting.
+        snapshot_interval: Duration = 10 * MINUTE;
+        /// Size of the datastore above which it is compacted, and somebody is told where that does not help.
+        datastore_limit: ByteSize = ByteSize(1 << 30);
+        /// Size of the datastore's log above which it is written back, and somebody is told where that does not help.
+        datastore_log_limit: ByteSize = ByteSize(128 << 20);
+        /// Directory of the network plugins' own state: reserved addresses and results.
+        cni_state_dir: PathBuf = "/var/lib/cni".into();
+        /// How often a damaged part of Kubernetes (datastore, containerd, network state) is set aside and rebuilt within a day, each. More damage than that is told and left to a person. 0 never heals.
+        heals_per_day: u64 = 3;
     }
 }
 
@@ -243,10 +282,21 @@ impl Settings {
             name.parse::<holdfast_protocol::NodeId>()
                 .map_err(|error| ("enrolment.name", error.to_string()))?;
         }
+        crate::artifacts::registry::check(&self.artifacts.registries)
+            .map_err(|reason| ("artifacts.registries", reason))?;
+        if let Some(proxy) = &self.artifacts.proxy {
+            crate::artifacts::check_proxy(proxy).map_err(|reason| ("artifacts.proxy", reason))?;
+        }
         check::log_level(&self.log.level).map_err(|reason| ("log.level", reason))?;
         check::program(&self.kubernetes.binary).map_err(|reason| ("kubernetes.binary", reason))?;
         if let Some(name) = &self.kubernetes.node_name {
             check::node_name(name).map_err(|reason| ("kubernetes.node_name", reason))?;
+        }
+        if !["persistent", "ram"].contains(&self.kubernetes.datastore.as_str()) {
+            return Err((
+                "kubernetes.datastore",
+                format!("{:?} is not persistent or ram", self.kubernetes.datastore),
+            ));
         }
         if !["human", "journal", "json"].contains(&self.log.format.as_str()) {
             return Err((
