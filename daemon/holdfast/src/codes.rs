@@ -66,3 +66,27 @@ pub const NODE_STARTING: &str = "node-starting";
 pub const METRICS_ADDRESS_UNUSABLE: &str = "metrics-address-unusable";
 /// Something else keeps changing an object that Holdfast keeps putting back.
 pub const DRIFT_FIGHT: &str = "drift-fight";
+/// The directory for a datastore in memory is not in memory.
+pub const DATASTORE_NOT_IN_MEMORY: &str = "datastore-not-in-memory";
+/// The datastore is etcd, which cannot be held in memory.
+pub const DATASTORE_NOT_SQLITE: &str = "datastore-not-sqlite";
+/// A file of the datastore cannot be read or written.
+pub const DATASTORE_FILE: &str = "datastore-file";
+/// The datastore, or a snapshot of it, is damaged.
+pub const DATASTORE_DAMAGED: &str = "datastore-damaged";
+/// No snapshot of the datastore in memory can be taken.
+pub const DATASTORE_SNAPSHOT_FAILED: &str = "datastore-snapshot-failed";
+/// The datastore has grown above its limit.
+pub const DATASTORE_LARGE: &str = "datastore-large";
+/// The log of the datastore has grown above its limit.
+pub const DATASTORE_LOG_LARGE: &str = "datastore-log-large";
+/// A damaged part of Kubernetes was set aside and is rebuilt.
+pub const KUBERNETES_HEALED: &str = "kubernetes-healed";
+/// A part of Kubernetes was damaged too often to be set aside once more.
+pub const KUBERNETES_HEAL_LIMIT: &str = "kubernetes-heal-limit";
+/// A damaged part of Kubernetes cannot be set aside.
+pub const KUBERNETES_HEAL_FAILED: &str = "kubernetes-heal-failed";
+/// The disk is nearly full: what can be done without was removed.
+pub const DISK_LOW: &str = "disk-low";
+/// The device reports that it has used up most of its life.
+pub const FLASH_WORN: &str = "flash-worn";

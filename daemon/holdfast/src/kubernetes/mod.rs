@@ -6,6 +6,7 @@
 pub mod client;
 pub mod cluster;
 pub mod control;
+pub mod datastore;
 pub mod discovery;
 mod error;
 pub mod k3s_config;
