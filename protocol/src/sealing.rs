@@ -19,11 +19,6 @@ pub fn secret_name(source: &str) -> String {
     format!("secret/{source}")
 }
 
-/// Name that the credentials of a registry are sealed under.
-pub fn registry_name(registry: &str) -> String {
-    format!("registry/{registry}")
-}
-
 /// An X25519 public key; base64url without padding in JSON.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct SealingPublicKey(pub [u8; 32]);

@@ -1,6 +1,6 @@
 //! What a document says of the box's Kubernetes.
 
-use super::{Artifact, Sealed};
+use super::{Artifact, Sealed, SealedValue};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::{collections::BTreeMap, net::IpAddr};
@@ -24,6 +24,9 @@ pub struct K3sSection {
     /// The site that a box of several joins.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub join: Option<K3sJoin>,
+    /// How the boxes of one site come together: said by a release; the hub makes `join` of it for each box, and takes it out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub site: Option<K3sSite>,
     /// Where the state of Kubernetes is kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub datastore: Option<Datastore>,
@@ -72,6 +75,41 @@ pub struct K3sJoin {
     pub server: Option<String>,
     /// The secret of the site, sealed to this box under the name `k3s-token`.
     pub token: Sealed,
+    /// Whether the servers of the site keep their state together in etcd, three of them; one alone keeps it as it likes.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub etcd: bool,
+}
+
+/// How the boxes of one site come together, by labels of the nodes.
+///
+/// Nodes with the same value of the label [`Self::label`] are one site. Those of its nodes whose label [`Self::role_label`] is `server`
+/// have a control plane; the first of them to be enrolled begins the cluster, and all others join it at its address.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct K3sSite {
+    /// Label that says to which site a node belongs.
+    pub label: String,
+    /// Label that says `server` or `agent`.
+    pub role_label: String,
+    /// Label that says the address of a node, which the others of its site reach it by. It becomes its `nodeAddress` where that is absent.
+    pub address_label: String,
+    /// How many servers a site has: one, or three with embedded etcd.
+    pub servers: u8,
+    /// Address that the others join at, `https://10.7.0.1:6443`; that of the first server where absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub server: Option<String>,
+}
+
+impl Default for K3sSite {
+    fn default() -> Self {
+        Self {
+            label: "site".into(),
+            role_label: "k3s-role".into(),
+            address_label: "node-address".into(),
+            servers: 1,
+            server: None,
+        }
+    }
 }
 
 /// Where the state of Kubernetes is kept.
@@ -96,8 +134,8 @@ pub struct Registries {
     /// By registry: what k3s's file has below `configs`, without passwords.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub configs: Map<String, Value>,
-    /// By registry: what goes into `configs.<registry>.auth`, a JSON object `{"username":…,"password":…}` sealed to this box under the
-    /// name `registry/<registry>`.
+    /// By registry: what goes into `configs.<registry>.auth`, a JSON object `{"username":…,"password":…}` that an operator stored as a
+    /// secret; sealed to this box as the values of [`super::SealedSecret`] are.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub credentials: BTreeMap<String, Sealed>,
+    pub credentials: BTreeMap<String, SealedValue>,
 }

@@ -8,7 +8,7 @@ mod sealed;
 mod validate;
 
 pub use artifact::{Artifact, ArtifactSource, MAX_ARTIFACT_BYTES};
-pub use k3s::{Datastore, K3sJoin, K3sRole, K3sSection, Registries};
+pub use k3s::{Datastore, K3sJoin, K3sRole, K3sSection, K3sSite, Registries};
 pub use policy::{DriftPolicy, FailurePolicy, MaintenanceWindow, Policy, Weekday};
 pub use probe::{Probe, ProbeCheck, ProbeTarget};
 pub use sealed::Sealed;

@@ -56,13 +56,20 @@ fn everything() -> DesiredState {
     k3s.join = Some(K3sJoin {
         server: Some("https://10.7.0.1:6443".into()),
         token: sealed(),
+        etcd: true,
     });
     k3s.datastore = Some(Datastore::Ram);
     k3s.node_address = Some("10.200.0.1".parse().unwrap());
     k3s.registries = Some(Registries {
         mirrors: map(json!({"docker.io": {"endpoint": ["https://harbor.example.com"]}})),
         configs: map(json!({"harbor.example.com": {"tls": {"insecure_skip_verify": true}}})),
-        credentials: BTreeMap::from([("harbor.example.com".into(), sealed())]),
+        credentials: BTreeMap::from([(
+            "harbor.example.com".into(),
+            SealedValue {
+                source: "harbor".into(),
+                sealed: Some(sealed()),
+            },
+        )]),
     });
     k3s.kubelet = map(json!({"maxPods": 60}));
     k3s.audit_policy = map(json!({"rules": [{"level": "Metadata"}]}));
@@ -310,6 +317,8 @@ fn each_rule_about_what_a_document_can_say_is_told_with_its_place() {
             "k3s.nodeAddress: 127.0.0.1 cannot be",
         ),
         ("/k3s/join/server", json!("10.7.0.1"), "k3s.join.server: "),
+        ("/k3s/site", json!({"servers": 2}), "k3s.site.servers: 2"),
+        ("/k3s/site", json!({"servers": 3}), "k3s.join: the hub makes it"),
         (
             "/k3s/registries/mirrors",
             json!({"docker.io": 1}),

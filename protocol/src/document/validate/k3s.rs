@@ -1,7 +1,7 @@
 //! Rules of the k3s section.
 
 use super::{Checked, architecture, artifact, fail, images, line, require};
-use crate::document::{K3sSection, Registries};
+use crate::document::{Datastore, K3sSection, Registries};
 use serde_json::{Map, Value};
 
 /// The most registries with mirrors, settings or credentials.
@@ -37,6 +37,26 @@ pub(super) fn check(section: &K3sSection) -> Checked {
                 .is_some_and(|host| !host.is_empty()),
             "k3s.join.server",
             format!("{server:?}: write https://ADDRESS:6443"),
+        )?;
+    }
+    if let Some(site) = &section.site {
+        require(
+            matches!(site.servers, 1 | 3),
+            "k3s.site.servers",
+            format!(
+                "{}: a site has one server, or three with embedded etcd",
+                site.servers
+            ),
+        )?;
+        require(
+            section.join.is_none(),
+            "k3s.join",
+            "the hub makes it of k3s.site; leave it out",
+        )?;
+        require(
+            site.servers == 1 || section.datastore != Some(Datastore::Ram),
+            "k3s.datastore",
+            "three servers keep their state in etcd, on the disk; leave it out",
         )?;
     }
     section.registries.as_ref().map_or(Ok(()), registries)
