@@ -65,6 +65,14 @@ codes! {
     CONDITION_STALLED = "condition-stalled";
     /// A condition of the object says that it is not ready.
     CONDITION_NOT_READY = "condition-not-ready";
+    /// A person paused changes at the box.
+    CHANGES_PAUSED = "changes-paused";
+    /// Changes wait for the maintenance window.
+    OUTSIDE_WINDOW = "outside-window";
+    /// Changes wait for a maintenance window, and the clock of the box cannot be trusted to tell when that is.
+    WINDOW_WITHOUT_CLOCK = "window-without-clock";
+    /// A maintenance window cannot be read: its times or its time zone are not known to this box.
+    WINDOW_INVALID = "window-invalid";
     /// The clock of the box is behind a time that was proven already.
     CLOCK_BEHIND = "clock-behind";
 }

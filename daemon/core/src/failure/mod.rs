@@ -18,6 +18,9 @@ pub struct Failure {
     /// The object that it concerns; none where it concerns the document as a whole.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<ObjectKey>,
+    /// The app that the object belongs to, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub app: Option<String>,
     /// What is wrong.
     pub problem: Problem,
     /// Whether the same work can succeed later without another document.
@@ -29,8 +32,18 @@ impl Failure {
     pub const fn of_document(problem: Problem, retryable: bool) -> Self {
         Self {
             key: None,
+            app: None,
             problem,
             retryable,
+        }
+    }
+
+    /// The same failure, of an object of this app.
+    #[must_use]
+    pub fn in_app(self, app: impl Into<String>) -> Self {
+        Self {
+            app: Some(app.into()),
+            ..self
         }
     }
 }
@@ -82,6 +95,7 @@ pub fn api_refusal(key: &ObjectKey, code: u16, reason: &str, message: &str) -> F
     };
     Failure {
         key: Some(key.clone()),
+        app: None,
         problem: Problem::new(problem_code, text, action),
         retryable,
     }
@@ -91,6 +105,7 @@ pub fn api_refusal(key: &ObjectKey, code: u16, reason: &str, message: &str) -> F
 pub fn no_answer(key: &ObjectKey, error: &str) -> Failure {
     Failure {
         key: Some(key.clone()),
+        app: None,
         problem: Problem::new(
             codes::KUBERNETES_UNREACHABLE,
             format!("{key}: no answer of the API server: {error}"),

@@ -80,6 +80,8 @@ pub struct Summary {
     pub objects: u32,
     /// The first cause of the worst health.
     pub cause: Option<Problem>,
+    /// Apps that may fail alone and are degraded, with the first cause of each. They are no part of the rest.
+    pub isolated: Vec<(String, Problem)>,
 }
 
 impl Summary {

@@ -1,10 +1,10 @@
 //! The transitions of the reconcile machine, each a function with its name.
 
 use super::{
-    DocumentRef, Effect, Event, IllegalTransition, JournalStep, Report, Stage, State, Ticket, Upkeep, Wait,
-    Work,
+    DocumentRef, Effect, Event, IllegalTransition, JournalStep, Report, Rollback, Stage, State, Ticket,
+    Upkeep, Wait, Work, state::paused,
 };
-use crate::{codes, failure::Failure, readiness::Summary};
+use crate::{failure::Failure, readiness::Summary};
 use holdfast_protocol::{
     Generation, Problem,
     event::{EventKind, Severity},
@@ -24,8 +24,14 @@ pub(super) fn step(state: &mut State, event: Event) -> Result<Vec<Effect>, Illeg
             newest,
             applied,
             proven,
-            ..
-        } => machine.restart(newest, applied, proven),
+            fallback,
+            paused,
+        } => {
+            machine.state.started = true;
+            machine.state.paused = paused;
+            machine.state.proven = proven;
+            machine.restart(newest, applied, fallback);
+        }
         Event::DocumentAccepted(document) => machine.accept(document),
         Event::BlobsReady { ticket } => machine.blobs_ready(ticket),
         Event::BlobsFailed { ticket, failure } => machine.blobs_failed(ticket, failure),
@@ -37,16 +43,18 @@ pub(super) fn step(state: &mut State, event: Event) -> Result<Vec<Effect>, Illeg
         Event::DeadlineReached { ticket } => machine.deadline_reached(ticket),
         Event::RetryDue { ticket } => machine.retry_due(ticket),
         Event::DriftDetected { keys } => machine.drift_detected(keys),
-        Event::PreflightPassed { .. }
-        | Event::PreflightFailed { .. }
-        | Event::GateOpened { .. }
-        | Event::GateClosed { .. }
-        | Event::Paused
-        | Event::Resumed
-        | Event::RollBackRequested { .. }
-        | Event::KubernetesSwitched { .. }
-        | Event::KubernetesSwitchFailed { .. }
-        | Event::StabilityReached { .. } => {}
+        Event::PreflightPassed { ticket } => machine.preflight_passed(ticket),
+        Event::PreflightFailed { ticket, failure } => machine.preflight_failed(ticket, failure),
+        Event::GateOpened { ticket } => machine.gate_opened(ticket),
+        Event::GateClosed { ticket, problem } => machine.gate_closed(ticket, problem),
+        Event::Paused => machine.paused(),
+        Event::Resumed => machine.resumed(),
+        Event::RollBackRequested { to, problem } => machine.roll_back_requested(to, problem),
+        Event::KubernetesSwitched { ticket } => machine.kubernetes_switched(ticket),
+        Event::KubernetesSwitchFailed { ticket, failure } => {
+            machine.kubernetes_switch_failed(ticket, failure)
+        }
+        Event::StabilityReached { ticket } => machine.stability_reached(ticket),
     }
     Ok(machine.effects)
 }
@@ -142,77 +150,113 @@ impl Machine<'_> {
         &mut self,
         newest: Option<(DocumentRef, JournalStep)>,
         applied: Option<DocumentRef>,
-        proven: Option<Generation>,
+        fallback: Option<DocumentRef>,
     ) {
-        self.state.started = true;
         self.state.applied = applied.as_ref().map(|document| document.generation);
-        self.state.proven = proven;
+        self.state.fallback.clone_from(&fallback);
         let Some((document, step)) = newest else {
             return;
         };
-        let was_applied = matches!(step, JournalStep::Applied | JournalStep::Proven);
-        let was_begun = matches!(
-            step,
-            JournalStep::Applying | JournalStep::Failed { applying: true, .. }
-        );
-        if was_applied {
-            self.state.applied = Some(document.generation);
-        }
-        if step == JournalStep::Proven {
-            self.state.proven = Some(document.generation);
-        }
-        // Once writes had begun, putting the older document's objects back would undo them.
-        self.state.upkeep = if was_applied || was_begun {
-            Some(Upkeep::of(document.clone(), true))
-        } else {
-            applied.map(|document| Upkeep::of(document, true))
+        // Once writes had begun, putting another document's objects back would undo them.
+        let (kept_up, mut work) = match step {
+            JournalStep::Accepted => (applied, Work::of(document)),
+            JournalStep::Switching => (applied, Work::begun(document)),
+            JournalStep::Applying => (Some(document.clone()), Work::begun(document)),
+            JournalStep::Applied | JournalStep::Proven => {
+                self.state.applied = Some(document.generation);
+                let proven = step == JournalStep::Proven;
+                if proven {
+                    self.state.proven = Some(document.generation);
+                }
+                let work = Work {
+                    applied: true,
+                    proven,
+                    ..Work::begun(document.clone())
+                };
+                (Some(document), work)
+            }
+            JournalStep::Failed { problem, applying } => {
+                let kept_up = if applying { Some(document.clone()) } else { applied };
+                self.state.upkeep = kept_up.map(|document| Upkeep::of(document, true));
+                self.state.stage = Stage::Failed { document, problem };
+                return;
+            }
+            JournalStep::RollingBack { problem, .. } => match fallback {
+                Some(to) => {
+                    let rollback = Rollback {
+                        from: document,
+                        problem,
+                    };
+                    let work = Work {
+                        rollback: Some(rollback),
+                        ..Work::begun(to.clone())
+                    };
+                    (Some(to), work)
+                }
+                // What it went back to is trusted no more. What runs keeps running, whatever it is.
+                None => return self.state.stage = Stage::Failed { document, problem },
+            },
+            JournalStep::RolledBack { problem, to } => {
+                self.state.upkeep = fallback.map(|document| Upkeep::of(document, true));
+                self.state.stage = Stage::RolledBack {
+                    document,
+                    to,
+                    problem,
+                };
+                return;
+            }
         };
-        if let JournalStep::Failed { problem, .. } = step {
-            self.state.stage = Stage::Failed { document, problem };
-            return;
+        self.state.upkeep = kept_up.map(|document| Upkeep::of(document, true));
+        if work.begun {
+            self.begin_deadline(&mut work);
         }
-        self.enter_fetching(Work {
-            applied: was_applied,
-            proven: step == JournalStep::Proven,
-            ..Work::of(document)
-        });
+        if work.rollback.is_some() {
+            // What it needs was kept.
+            self.enter_switching(work);
+        } else {
+            self.enter_fetching(work);
+        }
     }
 
     /// Begins with a newer document, wherever the older one was.
     fn accept(&mut self, document: DocumentRef) {
-        let mut was_writing = false;
-        let waits = match mem::take(&mut self.state.stage) {
-            Stage::Applying { work, wait } => {
-                was_writing = true;
-                [Some(wait.ticket()), work.deadline]
+        match &self.state.stage {
+            Stage::Committed { document } => self.state.fallback = Some(document.clone()),
+            stage => {
+                if let Some(work) = stage.work().filter(|work| work.proven && work.rollback.is_none()) {
+                    self.state.fallback = Some(work.document.clone());
+                }
             }
-            Stage::Fetching { work, wait } => [Some(wait.ticket()), work.deadline],
-            Stage::WaitingForKubernetes { work } | Stage::Verifying { work } => [work.deadline, None],
-            Stage::Idle | Stage::Committed { .. } | Stage::Failed { .. } => [None, None],
-        };
-        for ticket in waits.into_iter().flatten() {
-            self.cancel(ticket);
         }
+        let interrupted = self
+            .state
+            .stage
+            .work()
+            .is_some_and(|work| work.begun && !work.applied);
+        self.leave();
         self.enter_fetching(Work::of(document));
-        // Blobs may take days to come. What the older document was in the middle of is brought to its end meanwhile.
-        if was_writing && matches!(self.state.stage, Stage::Fetching { .. }) {
+        // Blobs, checks and windows may take days. What the older document was in the middle of is brought to its end meanwhile.
+        if interrupted {
             if let Some(upkeep) = &mut self.state.upkeep {
                 upkeep.recheck = true;
             }
             self.observe();
-            self.correct();
+        }
+        self.correct();
+    }
+
+    /// Ends what the present stage is doing.
+    pub(super) fn leave(&mut self) {
+        let stage = mem::take(&mut self.state.stage);
+        let deadline = stage.work().and_then(|work| work.deadline);
+        for ticket in [stage.waits_for(), deadline].into_iter().flatten() {
+            self.cancel(ticket);
         }
     }
 
     fn blobs_ready(&mut self, ticket: Ticket) {
         match mem::take(&mut self.state.stage) {
-            Stage::Fetching { work, wait } if wait == Wait::Running(ticket) => {
-                self.enter_waiting(Work {
-                    attempt: 0,
-                    cause: None,
-                    ..work
-                });
-            }
+            Stage::Fetching { work, wait } if wait == Wait::Running(ticket) => self.fetched(work.went_well()),
             other => self.state.stage = other,
         }
     }
@@ -220,11 +264,95 @@ impl Machine<'_> {
     fn blobs_failed(&mut self, ticket: Ticket, failure: Failure) {
         match mem::take(&mut self.state.stage) {
             Stage::Fetching { work, wait } if wait == Wait::Running(ticket) => {
-                if failure.retryable {
+                if failure.retryable || work.proven {
                     let (work, wait) = self.pause(work, failure.problem);
                     self.state.stage = Stage::Fetching { work, wait };
                 } else {
-                    self.fail(work, failure.problem, false);
+                    self.fail(work, failure.problem);
+                }
+            }
+            other => self.state.stage = other,
+        }
+    }
+
+    fn preflight_passed(&mut self, ticket: Ticket) {
+        match mem::take(&mut self.state.stage) {
+            Stage::Preflight { work, wait } if wait == Wait::Running(ticket) => {
+                self.enter_gate(work.went_well());
+            }
+            other => self.state.stage = other,
+        }
+    }
+
+    fn preflight_failed(&mut self, ticket: Ticket, failure: Failure) {
+        match mem::take(&mut self.state.stage) {
+            Stage::Preflight { work, wait } if wait == Wait::Running(ticket) => {
+                if failure.retryable {
+                    let (work, wait) = self.pause(work, failure.problem);
+                    self.state.stage = Stage::Preflight { work, wait };
+                } else {
+                    self.fail(work, failure.problem);
+                }
+            }
+            other => self.state.stage = other,
+        }
+    }
+
+    fn gate_opened(&mut self, ticket: Ticket) {
+        match mem::take(&mut self.state.stage) {
+            Stage::WaitingForWindow { work, gate } if gate == Some(ticket) => {
+                self.enter_switching(work.went_well());
+            }
+            other => self.state.stage = other,
+        }
+    }
+
+    fn gate_closed(&mut self, ticket: Ticket, problem: Problem) {
+        if let Stage::WaitingForWindow { work, gate } = &mut self.state.stage
+            && *gate == Some(ticket)
+        {
+            work.cause = Some(problem);
+        }
+    }
+
+    fn paused(&mut self) {
+        self.state.paused = true;
+        if let Stage::WaitingForWindow { work, gate } = &mut self.state.stage
+            && let Some(ticket) = gate.take()
+        {
+            work.cause = Some(paused());
+            self.cancel(ticket);
+        }
+    }
+
+    fn resumed(&mut self) {
+        if !mem::take(&mut self.state.paused) {
+            return;
+        }
+        match mem::take(&mut self.state.stage) {
+            Stage::WaitingForWindow { work, gate: None } => self.enter_gate(work.went_well()),
+            other => self.state.stage = other,
+        }
+        self.correct();
+    }
+
+    fn kubernetes_switched(&mut self, ticket: Ticket) {
+        match mem::take(&mut self.state.stage) {
+            Stage::SwitchingKubernetes { work, wait } if wait == Wait::Running(ticket) => {
+                self.enter_waiting(work.went_well());
+            }
+            other => self.state.stage = other,
+        }
+    }
+
+    fn kubernetes_switch_failed(&mut self, ticket: Ticket, failure: Failure) {
+        match mem::take(&mut self.state.stage) {
+            Stage::SwitchingKubernetes { work, wait } if wait == Wait::Running(ticket) => {
+                if failure.retryable || work.cannot_fail() {
+                    let (work, wait) = self.pause(work, failure.problem);
+                    self.state.stage = Stage::SwitchingKubernetes { work, wait };
+                } else {
+                    self.fail(work, failure.problem);
                 }
             }
             other => self.state.stage = other,
@@ -244,13 +372,19 @@ impl Machine<'_> {
             None,
         );
         match mem::take(&mut self.state.stage) {
-            Stage::WaitingForKubernetes { work } => self.enter_waiting(work),
-            other => {
-                self.state.stage = other;
-                self.observe();
-                self.correct();
+            Stage::WaitingForKubernetes { work } => return self.enter_waiting(work),
+            // Most likely it was Kubernetes that was missing.
+            Stage::Preflight {
+                work,
+                wait: Wait::Pausing(ticket),
+            } => {
+                self.cancel(ticket);
+                self.enter_preflight(work);
             }
+            other => self.state.stage = other,
         }
+        self.observe();
+        self.correct();
     }
 
     fn kubernetes_lost(&mut self, problem: Problem) {
@@ -273,7 +407,16 @@ impl Machine<'_> {
                 self.cancel(wait.ticket());
                 self.state.stage = Stage::WaitingForKubernetes { work };
             }
-            Stage::Verifying { work } => self.state.stage = Stage::WaitingForKubernetes { work },
+            Stage::Verifying { work, stability } => {
+                if let Some(ticket) = stability {
+                    self.cancel(ticket);
+                }
+                let overdue = work.overdue;
+                self.state.stage = Stage::WaitingForKubernetes { work };
+                if overdue {
+                    self.too_late();
+                }
+            }
             other => self.state.stage = other,
         }
     }
@@ -290,110 +433,97 @@ impl Machine<'_> {
         }
     }
 
-    /// A run over all objects of the newest document ended.
-    fn document_applied(&mut self, work: Work, failures: Vec<Failure>) {
-        let retryable = failures.iter().any(|failure| failure.retryable);
-        // What cannot mend itself is what a person must hear of first.
-        let worst = failures.into_iter().min_by_key(|failure| failure.retryable);
-        match worst {
-            None => {
-                let generation = work.document.generation;
-                self.state.applied = Some(generation);
-                if !work.proven {
-                    self.report(
-                        EventKind::DocumentApplied,
-                        Severity::Info,
-                        format!("all objects of document {generation} are written"),
-                        Some(generation),
-                        None,
-                    );
-                }
-                self.enter_verifying(Work {
-                    applied: true,
-                    attempt: 0,
-                    cause: None,
-                    ..work
-                });
-            }
-            Some(failure) if retryable => {
-                let (work, wait) = self.pause(work, failure.problem);
-                self.state.stage = Stage::Applying { work, wait };
-                self.observe();
-                self.correct();
-            }
-            Some(failure) => {
-                self.fail(work, failure.problem, true);
-                self.observe();
-                self.correct();
-            }
-        }
-    }
-
     fn readiness_changed(&mut self, ticket: Ticket, summary: Summary) {
-        let observed = self.state.upkeep.as_ref().and_then(|upkeep| upkeep.observation);
-        if let Some(upkeep) = &mut self.state.upkeep
-            && upkeep.observation == Some(ticket)
-        {
-            upkeep.recheck = false;
-            upkeep.attempt = 0;
+        let Some(upkeep) = self
+            .state
+            .upkeep
+            .as_mut()
+            .filter(|upkeep| upkeep.observation == Some(ticket))
+        else {
+            return;
+        };
+        upkeep.recheck = false;
+        upkeep.attempt = 0;
+        for (app, problem) in summary.isolated {
+            self.tell_failed_alone(&app, problem);
         }
         match mem::take(&mut self.state.stage) {
-            Stage::Verifying { work } if observed == Some(ticket) => {
-                if summary.health == Health::Healthy {
-                    self.commit(work);
-                } else {
+            Stage::Verifying { work, stability } if summary.health == Health::Healthy => {
+                if work.must_stay_ready() {
+                    let stability = stability.unwrap_or_else(|| {
+                        let ticket = self.ticket();
+                        self.effects.push(Effect::ScheduleStability {
+                            ticket,
+                            after_seconds: work.document.stability_seconds,
+                        });
+                        ticket
+                    });
                     self.state.stage = Stage::Verifying {
-                        work: Work {
-                            cause: summary.cause,
-                            ..work
-                        },
+                        work: Work { cause: None, ..work },
+                        stability: Some(stability),
                     };
+                } else {
+                    self.commit(work);
+                }
+            }
+            Stage::Verifying { work, stability } => {
+                if let Some(ticket) = stability {
+                    self.cancel(ticket);
+                }
+                let overdue = work.overdue;
+                self.state.stage = Stage::Verifying {
+                    work: Work {
+                        cause: summary.cause,
+                        ..work
+                    },
+                    stability: None,
+                };
+                if overdue {
+                    self.too_late();
                 }
             }
             other => self.state.stage = other,
         }
     }
 
-    fn deadline_reached(&mut self, ticket: Ticket) {
-        let cause = self.state.cause().cloned();
-        let work = match &mut self.state.stage {
-            Stage::Fetching { work, .. }
-            | Stage::WaitingForKubernetes { work }
-            | Stage::Applying { work, .. }
-            | Stage::Verifying { work } => work,
-            Stage::Idle | Stage::Committed { .. } | Stage::Failed { .. } => return,
-        };
-        if work.deadline != Some(ticket) {
-            return;
+    fn stability_reached(&mut self, ticket: Ticket) {
+        match mem::take(&mut self.state.stage) {
+            Stage::Verifying { work, stability } if stability == Some(ticket) => self.commit(work),
+            other => self.state.stage = other,
         }
-        work.deadline = None;
-        work.late = true;
-        let generation = work.document.generation;
-        let seconds = work.document.ready_deadline_seconds;
-        let problem = cause.unwrap_or_else(|| {
-            Problem::new(
-                codes::NOT_READY_IN_TIME,
-                format!("the apps of document {generation} are not ready after {seconds} s"),
-                "look at the apps' causes; a longer policy.readyDeadlineSeconds gives them more time",
-            )
-        });
-        work.cause.get_or_insert_with(|| problem.clone());
-        self.report(
-            EventKind::DocumentFailed,
-            Severity::Alarm,
-            format!(
-                "document {generation} was not ready within {seconds} s: {}",
-                problem.message
-            ),
-            Some(generation),
-            Some(problem),
+    }
+
+    fn deadline_reached(&mut self, ticket: Ticket) {
+        let is_ready = matches!(
+            self.state.stage,
+            Stage::Verifying {
+                stability: Some(_),
+                ..
+            }
         );
+        let Some(work) = self
+            .state
+            .stage
+            .work_mut()
+            .filter(|work| work.deadline == Some(ticket))
+        else {
+            return;
+        };
+        work.deadline = None;
+        if is_ready {
+            work.overdue = true;
+        } else {
+            self.too_late();
+        }
     }
 
     fn retry_due(&mut self, ticket: Ticket) {
+        let due = Wait::Pausing(ticket);
         match mem::take(&mut self.state.stage) {
-            Stage::Fetching { work, wait } if wait == Wait::Pausing(ticket) => self.enter_fetching(work),
-            Stage::Applying { work, wait } if wait == Wait::Pausing(ticket) => self.enter_waiting(work),
+            Stage::Fetching { work, wait } if wait == due => self.enter_fetching(work),
+            Stage::Preflight { work, wait } if wait == due => self.enter_preflight(work),
+            Stage::SwitchingKubernetes { work, wait } if wait == due => self.enter_switching(work),
+            Stage::Applying { work, wait } if wait == due => self.enter_waiting(work),
             other => {
                 self.state.stage = other;
                 self.correction_pause_over(ticket);

@@ -29,6 +29,8 @@ pub struct DocumentRef {
     pub on_failure: FailurePolicy,
     /// k3s binaries and image archives that it needs, for this machine's architecture.
     pub artifacts: Vec<Artifact>,
+    /// Apps that may fail alone.
+    pub isolated: BTreeSet<String>,
 }
 
 impl DocumentRef {
@@ -53,6 +55,12 @@ impl DocumentRef {
             stability_seconds: state.policy.stability_seconds,
             on_failure: state.policy.on_failure,
             artifacts: artifacts(state),
+            isolated: state
+                .apps
+                .iter()
+                .filter(|app| app.on_failure == FailurePolicy::Isolate)
+                .map(|app| app.name.clone())
+                .collect(),
         }
     }
 }
@@ -123,24 +131,25 @@ pub enum Event {
     Restarted {
         /// The newest accepted document and how far it was.
         newest: Option<(DocumentRef, JournalStep)>,
-        /// The newest document whose objects were all written, where it is another one.
+        /// The document whose objects were all written last, where it is another one than the newest: after a way back, the one that
+        /// was gone back to, never one that was gone back from.
         applied: Option<DocumentRef>,
         /// Generation of the newest document that was seen ready.
         proven: Option<Generation>,
         /// The document that a rollback would go back to, or is going back to: the newest proven one before the newest, or the one of a
-        /// rollback that had begun.
+        /// rollback that had begun or ended. A document that was gone back from is none.
         fallback: Option<DocumentRef>,
         /// Whether a person paused changes.
         paused: bool,
     },
     /// A newer document passed admission and is stored.
     DocumentAccepted(DocumentRef),
-    /// All blobs of the document are here, verified.
+    /// All blobs and artifacts of the document are here, verified.
     BlobsReady {
         /// From [`Effect::FetchBlobs`].
         ticket: Ticket,
     },
-    /// A blob could not be had.
+    /// A blob or an artifact could not be had.
     BlobsFailed {
         /// From [`Effect::FetchBlobs`].
         ticket: Ticket,
@@ -182,7 +191,8 @@ pub enum Event {
         /// Who asked, in words for the report.
         problem: Problem,
     },
-    /// k3s runs (or is on its way up) as the document says, or did so already.
+    /// k3s runs (or is on its way up) as the document says, or did so already. Where it was stopped for that, an
+    /// [`Event::KubernetesLost`] came before.
     KubernetesSwitched {
         /// From [`Effect::SwitchKubernetes`] or [`Effect::RestoreKubernetes`].
         ticket: Ticket,
@@ -247,7 +257,7 @@ pub enum Event {
 /// Something to do. All of it may be done twice without harm.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Effect {
-    /// Have all blobs of the document in the store, then answer with [`Event::BlobsReady`] or [`Event::BlobsFailed`]. What is in
+    /// Have all blobs and artifacts of the document in the store, then answer with [`Event::BlobsReady`] or [`Event::BlobsFailed`]. What is in
     /// the store already must not need a network.
     FetchBlobs {
         /// For the answer.
@@ -273,7 +283,8 @@ pub enum Effect {
     },
     /// Bring k3s to what the document says, where it is not there already: write down [`JournalStep::Switching`], snapshot the
     /// datastore, switch the binary, and start it. Answer with [`Event::KubernetesSwitched`] once it was started (its readiness comes
-    /// as [`Event::KubernetesReady`]) or with [`Event::KubernetesSwitchFailed`].
+    /// as [`Event::KubernetesReady`]) or with [`Event::KubernetesSwitchFailed`]. Asked after each start too, for what runs already.
+    /// Cancelled, it leaves a k3s that runs: as before, or as the document says.
     SwitchKubernetes {
         /// For the answer.
         ticket: Ticket,
@@ -281,7 +292,7 @@ pub enum Effect {
         document: DocumentRef,
     },
     /// Bring k3s back to what `document` says: where `undo` had switched it to another version, the binary and the datastore's
-    /// snapshot return as a pair. Answers as for [`Effect::SwitchKubernetes`].
+    /// snapshot return as a pair; nothing where k3s is as `document` says. Answers and cancellation as for [`Effect::SwitchKubernetes`].
     RestoreKubernetes {
         /// For the answer.
         ticket: Ticket,
@@ -290,8 +301,8 @@ pub enum Effect {
         /// The document whose change is undone.
         undo: DocumentRef,
     },
-    /// Plan against the inventory, record new objects as intents, write what differs, prune (only when all writes went well),
-    /// record, and answer with [`Event::ApplyFinished`].
+    /// Plan against the inventory, record new objects as intents, write what differs, prune (only when all writes went well, but for
+    /// those of apps in [`DocumentRef::isolated`]), record, and answer with [`Event::ApplyFinished`].
     Apply {
         /// For the answer.
         ticket: Ticket,

@@ -4,43 +4,60 @@
 //! All state is in [`State`]; there is no clock and no randomness, timers are effects and ring as events.
 //!
 //! ```text
-//!                     DocumentAccepted (newer, from every stage)
-//!                            │
-//!            ┌───────┐       ▼       ┌─────┐ BlobsFailed, RetryDue
-//!  start ──▶ │ Idle  │ ──▶ ┌──────────┐ ◀──┘
-//!            └───────┘     │ Fetching │ ──────────── BlobsFailed for good ──────────────┐
-//!                          └──────────┘                                                 │
-//!                            │ BlobsReady (at once where there are none)                │
-//!                            ▼                                                          │
-//!            ┌──────────────────────┐  KubernetesLost                                   │
-//!            │ WaitingForKubernetes │ ◀───────────────────┐                             │
-//!            └──────────────────────┘                     │                             │
-//!                            │ KubernetesReady            │                             │
-//!                            ▼       ┌─────┐ ApplyFinished, RetryDue                    │
-//!                          ┌──────────┐ ◀──┘              │                             ▼
-//!                          │ Applying │ ── refused for good ───────────────────────▶ ┌────────┐
-//!                          └──────────┘ ──────────────────┤                          │ Failed │
-//!                            │ ApplyFinished, all written │                          └────────┘
-//!                            ▼                            │
-//!                          ┌───────────┐                  │
-//!                          │ Verifying │ ─────────────────┘
-//!                          └───────────┘
-//!                            │ ReadinessChanged, all healthy
-//!                            ▼
-//!                          ┌───────────┐
-//!                          │ Committed │
-//!                          └───────────┘
+//!           DocumentAccepted (newer, from every stage)
+//!                  │
+//!                  ▼
+//!            ┌──────────┐ blobs or artifacts missing, try again
+//!  Idle ───▶ │ Fetching │ ─────────────────────────────────┐
+//!            └──────────┘                                  │
+//!                  ▼                                       │ refused for good:
+//!            ┌───────────┐ not now, try again              │ nothing was touched
+//!            │ Preflight │ ────────────────────────────────┤
+//!            └───────────┘                                 ▼
+//!                  ▼                                   ┌────────┐
+//!         ┌──────────────────┐ window, pause           │ Failed │ ◀─ also below the gate, where there is
+//!         │ WaitingForWindow │                         └────────┘    nothing to go back to
+//!         └──────────────────┘
+//!  ════════════════╪═══ the gate: the deadline runs from here ════════════════════════════════════════
+//!                  ▼
+//!       ┌─────────────────────┐
+//!       │ SwitchingKubernetes │ ─── cannot be switched ───────────────┐
+//!       └─────────────────────┘                                       │
+//!                  ▼                                                  │
+//!       ┌──────────────────────┐                                      │
+//!       │ WaitingForKubernetes │ ─── deadline ────────────────────────┤     the same stages again, for the
+//!       └──────────────────────┘ ◀─ Kubernetes lost (from below)      │     earlier document, without end:
+//!                  ▼                                                  ▼
+//!            ┌──────────┐                                       ┌─────────────┐     ┌────────────┐
+//!            │ Applying │ ─── refused for good, deadline ─────▶ │ RollingBack │ ──▶ │ RolledBack │
+//!            └──────────┘                                       └─────────────┘     └────────────┘
+//!                  ▼                                                  ▲
+//!            ┌───────────┐                                            │
+//!            │ Verifying │ ─── deadline ──────────────────────────────┘  RollBackRequested (from every stage)
+//!            └───────────┘
+//!                  ▼ all healthy, for the stability period
+//!            ┌───────────┐
+//!            │ Committed │
+//!            └───────────┘
 //! ```
 //!
+//! Rolling back is the same way with another document: [`Work::rollback`] names what is gone back from, the phase is
+//! [`Phase::RollingBack`] throughout.
+//!
 //! Beside the newest document's way, the document applied last is kept up: observed, and put back where someone changes it. That
-//! goes on while a newer document waits for its blobs, and after one failed, so a node never neglects what runs.
+//! goes on while a newer document waits before the gate, and after one failed, so a node never neglects what runs.
 //!
 //! Guarantees:
 //! - The newest accepted document is never lost: not to a lost Kubernetes, not to a failure, not to a restart at any journalled
 //!   step. Only a newer one takes its place, and it does so at any time.
-//! - Every state has a way on that is already under way: work, a timer, Kubernetes coming back, or (in [`Stage::Committed`] and
-//!   [`Stage::Failed`]) drift or a newer document.
-//! - Retries are unlimited and paced by the caller's [`crate::backoff`]. A document that failed for good is never tried again.
+//! - Every state has a way on that is already under way: work, a timer, Kubernetes coming back, the end of a pause, or (in
+//!   [`Stage::Committed`], [`Stage::Failed`] and [`Stage::RolledBack`]) drift or a newer document.
+//! - Retries are unlimited and paced by the caller's [`crate::backoff`]. A document that failed for good or was gone back from is
+//!   never applied again.
+//! - Before the gate nothing of the box is touched. After it a document either becomes good within its deadline, or the node goes
+//!   back to the last good one; going back never gives up.
+//! - A document that takes over from one whose changes had begun waits for no window, as the box is in the middle of a change
+//!   already. A pause made at the box holds it all the same.
 //! - Whether the hub can be reached is no part of any of this.
 //!
 //! What the caller does: it carries out effects in the order given, begins with [`Event::Restarted`], and answers each ticket at
@@ -50,7 +67,11 @@ mod machine;
 mod messages;
 #[cfg(test)]
 mod properties;
+mod rollback;
+#[cfg(test)]
+mod rollback_tests;
 mod stages;
+mod state;
 #[cfg(test)]
 mod tests;
 mod upkeep;
@@ -60,12 +81,13 @@ mod upkeep_tests;
 pub use messages::{
     ARCHITECTURE, DocumentRef, Effect, Event, IllegalTransition, JournalStep, Report, Ticket,
 };
+pub use state::State;
 
 use crate::object::ObjectKey;
-use holdfast_protocol::{
-    Generation, Problem,
-    report::{GenerationStatus, Phase},
-};
+use holdfast_protocol::{Generation, Problem};
+// Named by the module's comment.
+#[allow(unused_imports)]
+use holdfast_protocol::report::Phase;
 use std::collections::BTreeSet;
 
 /// Work or the pause before it is tried again.
@@ -85,23 +107,41 @@ impl Wait {
     }
 }
 
-/// The newest document on its way.
+/// Why a node goes back, and from which document.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rollback {
+    /// The newest document, which is gone back from.
+    pub from: DocumentRef,
+    /// Why.
+    pub problem: Problem,
+}
+
+/// A document on its way: the newest, or the one that is gone back to.
+// Each flag is a fact of its own; together they are no state.
+#[allow(clippy::struct_excessive_bools)]
 #[derive(Clone, Debug, PartialEq)]
 pub struct Work {
     /// The document.
     pub document: DocumentRef,
     /// Attempts of the present stage that failed.
     pub attempt: u32,
+    /// Whether it has passed the gate: something may have been touched.
+    pub begun: bool,
     /// Whether all of its objects were written once.
     pub applied: bool,
-    /// Whether it was seen ready before the daemon started; it then needs neither deadline nor report.
+    /// Whether it was seen ready before the daemon started; it then needs neither deadline nor report, and cannot fail.
     pub proven: bool,
-    /// Whether its deadline has passed. It counts as failed then, but is looked after all the same and can still get ready.
+    /// Whether its deadline has passed with nothing to go back to. It counts as failed then, but is looked after all the same and can
+    /// still get ready.
     pub late: bool,
+    /// Whether its deadline has passed while it was ready and only had to stay so.
+    pub overdue: bool,
     /// What holds it up at present.
     pub cause: Option<Problem>,
     /// Timer of its deadline, once it runs.
     pub deadline: Option<Ticket>,
+    /// Present where this is the way back.
+    pub rollback: Option<Rollback>,
 }
 
 /// How far the newest document is. See the diagram in the module's comment.
@@ -110,11 +150,32 @@ pub enum Stage {
     /// There is no document.
     #[default]
     Idle,
-    /// Its blobs are being fetched.
+    /// Its blobs and artifacts are being fetched.
     Fetching {
         /// The document.
         work: Work,
         /// The fetch or the pause before the next one.
+        wait: Wait,
+    },
+    /// It is being checked whether it can work.
+    Preflight {
+        /// The document.
+        work: Work,
+        /// The check or the pause before the next one.
+        wait: Wait,
+    },
+    /// It waits for its maintenance window, or for the end of a pause.
+    WaitingForWindow {
+        /// The document.
+        work: Work,
+        /// Waiting for the window; absent while changes are paused.
+        gate: Option<Ticket>,
+    },
+    /// k3s is being brought to what it says.
+    SwitchingKubernetes {
+        /// The document.
+        work: Work,
+        /// The switch or the pause before the next attempt.
         wait: Wait,
     },
     /// It waits for Kubernetes, to be applied or to be verified.
@@ -129,20 +190,31 @@ pub enum Stage {
         /// The writing or the pause before the next attempt.
         wait: Wait,
     },
-    /// Its objects are written; they are observed until all are ready.
+    /// Its objects are written; they are observed until all are ready, and stay so.
     Verifying {
         /// The document.
         work: Work,
+        /// Timer of the stability period, while all are ready.
+        stability: Option<Ticket>,
     },
     /// It is applied and was seen ready.
     Committed {
         /// The document.
         document: DocumentRef,
     },
-    /// It failed for good.
+    /// It failed for good, and there was nothing to go back to or nothing was touched.
     Failed {
         /// The document.
         document: DocumentRef,
+        /// Why.
+        problem: Problem,
+    },
+    /// An earlier document runs in its place.
+    RolledBack {
+        /// The newest document.
+        document: DocumentRef,
+        /// The one that runs.
+        to: Generation,
         /// Why.
         problem: Problem,
     },
@@ -190,89 +262,6 @@ pub struct Upkeep {
     pub drifted: BTreeSet<ObjectKey>,
     /// Putting them back.
     pub correction: Correction,
-}
-
-/// State of the machine. A new one knows nothing; [`Event::Restarted`] tells it what the store knows.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct State {
-    started: bool,
-    last_ticket: u64,
-    kubernetes_ready: bool,
-    kubernetes_cause: Option<Problem>,
-    stage: Stage,
-    upkeep: Option<Upkeep>,
-    applied: Option<Generation>,
-    proven: Option<Generation>,
-}
-
-impl State {
-    /// How far the newest document is.
-    pub const fn stage(&self) -> &Stage {
-        &self.stage
-    }
-
-    /// What is being kept up.
-    pub const fn upkeep(&self) -> Option<&Upkeep> {
-        self.upkeep.as_ref()
-    }
-
-    /// The newest document.
-    pub const fn newest(&self) -> Option<&DocumentRef> {
-        match &self.stage {
-            Stage::Idle => None,
-            Stage::Fetching { work, .. }
-            | Stage::WaitingForKubernetes { work }
-            | Stage::Applying { work, .. }
-            | Stage::Verifying { work } => Some(&work.document),
-            Stage::Committed { document } | Stage::Failed { document, .. } => Some(document),
-        }
-    }
-
-    /// How far the newest document is, in the words of the status report.
-    pub const fn phase(&self) -> Phase {
-        match &self.stage {
-            Stage::Idle => Phase::Idle,
-            Stage::Applying { work, .. } | Stage::Verifying { work } if work.late => Phase::Failed,
-            Stage::Fetching { .. } => Phase::Fetching,
-            Stage::WaitingForKubernetes { .. } => Phase::WaitingForKubernetes,
-            Stage::Applying { .. } => Phase::Applying,
-            Stage::Verifying { .. } => Phase::Verifying,
-            Stage::Committed { .. } => Phase::Committed,
-            Stage::Failed { .. } => Phase::Failed,
-        }
-    }
-
-    /// What holds the newest document up, where something does.
-    pub fn cause(&self) -> Option<&Problem> {
-        match &self.stage {
-            Stage::Idle | Stage::Committed { .. } => None,
-            Stage::WaitingForKubernetes { .. } => self.kubernetes_cause.as_ref(),
-            Stage::Fetching { work, .. } | Stage::Applying { work, .. } | Stage::Verifying { work } => {
-                work.cause.as_ref()
-            }
-            Stage::Failed { problem, .. } => Some(problem),
-        }
-    }
-
-    /// The part of the status report that tells of documents.
-    pub fn generation_status(&self) -> GenerationStatus {
-        GenerationStatus {
-            accepted: self.newest().map(|document| document.generation),
-            accepted_digest: self.newest().map(|document| document.digest),
-            applied: self.applied,
-            proven: self.proven,
-            phase: self.phase(),
-            running: self.upkeep.as_ref().map(|upkeep| upkeep.document.generation),
-            cause: self.cause().cloned(),
-            ..GenerationStatus::default()
-        }
-    }
-
-    /// Takes an event in and says what is to be done.
-    ///
-    /// # Errors
-    /// [`IllegalTransition`] where the caller breaks the contract; the state is as it was.
-    pub fn step(&mut self, event: Event) -> Result<Vec<Effect>, IllegalTransition> {
-        machine::step(self, event)
-    }
+    /// Apps that failed alone and were told of.
+    pub told: BTreeSet<String>,
 }

@@ -6,28 +6,55 @@ use super::{
     *,
 };
 use crate::failure::Failure;
-use holdfast_protocol::{Digest, document::DriftPolicy, report::Health};
+use holdfast_protocol::{
+    Digest,
+    document::{DriftPolicy, FailurePolicy},
+    report::Health,
+};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
 /// What the random caller may do next. Numbers choose among what is under way.
 #[derive(Clone, Copy, Debug)]
 enum Move {
-    Accept { blobs: bool, report_only: bool },
+    Accept {
+        blobs: bool,
+        report_only: bool,
+        stays: bool,
+        isolate: bool,
+        alone: bool,
+    },
+    Pause,
+    Resume,
+    RollBack {
+        which: usize,
+    },
     Ready,
     Lost,
-    Answer { which: usize, kind: u8 },
-    Stale { which: usize },
-    Drift { name: u8 },
+    Answer {
+        which: usize,
+        kind: u8,
+    },
+    Stale {
+        which: usize,
+    },
+    Drift {
+        name: u8,
+    },
     Kill,
 }
 
 fn moves() -> impl Strategy<Value = Move> {
     prop_oneof![
-        2 => (any::<bool>(), any::<bool>()).prop_map(|(blobs, report_only)| Move::Accept { blobs, report_only }),
+        2 => any::<[bool; 5]>().prop_map(|[blobs, report_only, stays, isolate, alone]| Move::Accept {
+            blobs, report_only, stays, isolate, alone
+        }),
+        1 => Just(Move::Pause),
+        1 => Just(Move::Resume),
+        1 => any::<usize>().prop_map(|which| Move::RollBack { which }),
         2 => Just(Move::Ready),
         1 => Just(Move::Lost),
-        8 => (any::<usize>(), any::<u8>()).prop_map(|(which, kind)| Move::Answer { which, kind }),
+        16 => (any::<usize>(), any::<u8>()).prop_map(|(which, kind)| Move::Answer { which, kind }),
         1 => any::<usize>().prop_map(|which| Move::Stale { which }),
         2 => (0_u8..4).prop_map(|name| Move::Drift { name }),
         1 => Just(Move::Kill),
@@ -37,11 +64,15 @@ fn moves() -> impl Strategy<Value = Move> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Under {
     Fetch,
+    Preflight,
+    Gate,
+    Switch,
     Apply,
     Correct,
     Observe,
     Retry,
     Deadline,
+    Stability,
 }
 
 /// The caller: what is under way, and what a store would have on its disk.
@@ -52,9 +83,15 @@ struct Caller {
     ended: Vec<Ticket>,
     newest: Option<(DocumentRef, JournalStep)>,
     applied: Option<DocumentRef>,
-    proven: Option<Generation>,
+    proven: Vec<DocumentRef>,
     applying: Option<DocumentRef>,
+    /// Documents that failed, which are not to be applied again.
     failed: Vec<Digest>,
+    /// Documents that were gone back from, of which not even an object is to be written again.
+    gone_back: Vec<Digest>,
+    /// The document that has passed the gate.
+    begun: Option<Digest>,
+    paused: bool,
     /// Objects that someone changed and nobody has put back.
     drifted: BTreeSet<ObjectKey>,
     correcting: BTreeSet<ObjectKey>,
@@ -81,31 +118,63 @@ impl Caller {
     fn carry_out(&mut self, effect: Effect) {
         let (ticket, kind) = match effect {
             Effect::FetchBlobs { ticket, .. } => (ticket, Under::Fetch),
+            Effect::Preflight { ticket, .. } => (ticket, Under::Preflight),
+            Effect::AwaitGate { ticket, document } => {
+                assert!(!self.paused, "the gate is awaited during a pause");
+                assert_ne!(self.begun, Some(document.digest));
+                (ticket, Under::Gate)
+            }
+            Effect::SwitchKubernetes { ticket, document } => {
+                assert!(
+                    !self.failed.contains(&document.digest),
+                    "k3s becomes that of a failed document"
+                );
+                if self.begun.replace(document.digest) != Some(document.digest) {
+                    assert!(!self.paused, "a newer document is begun during a pause");
+                }
+                // As a real switch does; where k3s is as wanted, nothing is written down.
+                if document.generation.counter % 2 == 1 {
+                    self.went(&document, JournalStep::Switching);
+                }
+                (ticket, Under::Switch)
+            }
+            Effect::RestoreKubernetes {
+                ticket,
+                document,
+                undo,
+            } => {
+                assert!(document.generation < undo.generation);
+                self.keep_up(&document);
+                (ticket, Under::Switch)
+            }
             Effect::Apply { ticket, document } => {
                 assert!(
                     !self.failed.contains(&document.digest),
                     "a failed document is applied again"
                 );
-                // Another document is written as a whole.
-                if self.kept_up.replace(document.digest) != Some(document.digest) {
-                    self.drifted.clear();
-                }
+                self.keep_up(&document);
+                self.went(&document, JournalStep::Applying);
                 self.applying = Some(document);
                 (ticket, Under::Apply)
             }
-            Effect::ApplyObjects { ticket, keys, .. } => {
+            Effect::ApplyObjects {
+                ticket,
+                keys,
+                document,
+            } => {
                 assert!(!keys.is_empty());
+                assert!(!self.paused, "something is put back during a pause");
+                assert!(
+                    !self.gone_back.contains(&document.digest),
+                    "objects of a document that was gone back from are put back"
+                );
                 self.correcting = keys;
                 (ticket, Under::Correct)
             }
             Effect::Verify { ticket, .. } => (ticket, Under::Observe),
             Effect::ScheduleRetry { ticket, .. } => (ticket, Under::Retry),
             Effect::ScheduleDeadline { ticket, .. } => (ticket, Under::Deadline),
-            Effect::Preflight { .. }
-            | Effect::AwaitGate { .. }
-            | Effect::SwitchKubernetes { .. }
-            | Effect::RestoreKubernetes { .. }
-            | Effect::ScheduleStability { .. } => return,
+            Effect::ScheduleStability { ticket, .. } => (ticket, Under::Stability),
             Effect::Cancel { ticket } => {
                 self.under_way.remove(&ticket);
                 self.ended.push(ticket);
@@ -114,12 +183,20 @@ impl Caller {
             Effect::Journal { document, step } => {
                 assert_eq!(self.newest.as_ref().map(|newest| &newest.0), Some(&document));
                 self.failed.push(document.digest);
+                if !matches!(step, JournalStep::Failed { .. }) {
+                    self.gone_back.push(document.digest);
+                    self.proven.retain(|proven| proven.digest != document.digest);
+                }
                 self.newest = Some((document, step));
                 return;
             }
             Effect::Commit { document } => {
                 assert_eq!(self.newest.as_ref().map(|newest| &newest.0), Some(&document));
-                self.proven = Some(document.generation);
+                assert!(
+                    !self.failed.contains(&document.digest),
+                    "a failed document is proven"
+                );
+                self.proven.push(document.clone());
                 self.newest = Some((document, JournalStep::Proven));
                 return;
             }
@@ -130,6 +207,43 @@ impl Caller {
             None,
             "a ticket is given out twice"
         );
+    }
+
+    /// Another document than before is kept up: it is written as a whole.
+    fn keep_up(&mut self, document: &DocumentRef) {
+        if self.kept_up.replace(document.digest) != Some(document.digest) {
+            self.drifted.clear();
+        }
+    }
+
+    /// Writes a step of the way forward down.
+    fn went(&mut self, document: &DocumentRef, to: JournalStep) {
+        if let Some((newest, step)) = &mut self.newest
+            && newest == document
+            && matches!(
+                step,
+                JournalStep::Accepted | JournalStep::Switching | JournalStep::Applying
+            )
+        {
+            *step = to;
+        }
+    }
+
+    /// What the store would name as the document to go back to.
+    fn fallback(&self) -> Option<DocumentRef> {
+        let (newest, step) = self.newest.as_ref()?;
+        match step {
+            JournalStep::RollingBack { to, .. } | JournalStep::RolledBack { to, .. } => self
+                .proven
+                .iter()
+                .find(|proven| proven.generation == *to)
+                .cloned(),
+            _ => self
+                .proven
+                .iter()
+                .rfind(|proven| proven.generation < newest.generation)
+                .cloned(),
+        }
     }
 
     fn is(&self, ticket: Ticket, kind: Under) -> bool {
@@ -147,7 +261,7 @@ impl Caller {
         let writing = self
             .under_way
             .values()
-            .filter(|kind| matches!(kind, Under::Apply | Under::Correct))
+            .filter(|kind| matches!(kind, Under::Apply | Under::Correct | Under::Switch))
             .count();
         assert!(writing <= 1, "two pieces of work write at once");
         let observation = state.upkeep().and_then(|upkeep| upkeep.observation);
@@ -160,6 +274,18 @@ impl Caller {
                 Wait::Running(ticket) => self.is(*ticket, Under::Fetch),
                 Wait::Pausing(ticket) => self.is(*ticket, Under::Retry),
             },
+            Stage::Preflight { wait, .. } => match wait {
+                Wait::Running(ticket) => self.is(*ticket, Under::Preflight),
+                Wait::Pausing(ticket) => self.is(*ticket, Under::Retry),
+            },
+            Stage::WaitingForWindow { gate, .. } => match gate {
+                Some(ticket) => self.is(*ticket, Under::Gate),
+                None => self.paused,
+            },
+            Stage::SwitchingKubernetes { wait, .. } => match wait {
+                Wait::Running(ticket) => self.is(*ticket, Under::Switch),
+                Wait::Pausing(ticket) => self.is(*ticket, Under::Retry),
+            },
             Stage::WaitingForKubernetes { .. } => !self.kubernetes,
             Stage::Applying { wait, .. } => {
                 self.kubernetes
@@ -168,28 +294,51 @@ impl Caller {
                         Wait::Pausing(ticket) => self.is(*ticket, Under::Retry),
                     }
             }
-            Stage::Verifying { work } => {
+            Stage::Verifying { work, stability } => {
                 self.kubernetes
                     && is_observed
+                    && stability.is_none_or(|ticket| self.is(ticket, Under::Stability))
                     && state
                         .upkeep()
                         .is_some_and(|upkeep| upkeep.document == work.document)
             }
             Stage::Committed { .. } => !self.kubernetes || is_observed,
-            Stage::Failed { .. } => !self.kubernetes || is_observed || state.upkeep().is_none(),
+            Stage::Failed { .. } | Stage::RolledBack { .. } => {
+                !self.kubernetes || is_observed || state.upkeep().is_none()
+            }
         };
+        if let Some(work) = state.stage().work().filter(|work| work.begun) {
+            let runs = work
+                .deadline
+                .is_some_and(|ticket| self.is(ticket, Under::Deadline));
+            assert!(
+                runs || work.late || work.overdue || work.proven,
+                "no deadline runs: {work:#?}"
+            );
+            assert!(
+                !work.late || work.rollback.is_some() || state.way_back_of(work).is_none(),
+                "a document that is too late stays though there is something to go back to"
+            );
+        }
+        if let Some(fallback) = state.fallback() {
+            assert!(
+                !self.gone_back.contains(&fallback.digest),
+                "what was gone back from is gone back to"
+            );
+        }
         assert!(way_on, "no way on from {state:#?} with {:?}", self.under_way);
         if let Some(upkeep) = state.upkeep() {
             let under_way = match &upkeep.correction {
                 Correction::Resting => {
-                    let running = matches!(
+                    let held = matches!(
                         state.stage(),
-                        Stage::Applying {
-                            wait: Wait::Running(_),
-                            ..
-                        }
+                        Stage::SwitchingKubernetes { .. }
+                            | Stage::Applying {
+                                wait: Wait::Running(_),
+                                ..
+                            }
                     );
-                    upkeep.drifted.is_empty() || !self.kubernetes || running
+                    upkeep.drifted.is_empty() || !self.kubernetes || held || self.paused
                 }
                 Correction::Running { ticket, .. } => self.is(*ticket, Under::Correct),
                 Correction::Pausing { ticket, .. } => self.is(*ticket, Under::Retry),
@@ -218,7 +367,11 @@ impl Caller {
         let Some(under) = self.under_way.get(&ticket).copied() else {
             return;
         };
-        let ends = under != Under::Observe || kind >= 240;
+        let ends = match under {
+            Under::Observe => kind >= 240,
+            Under::Gate => kind < 128,
+            _ => true,
+        };
         if ends {
             self.under_way.remove(&ticket);
             self.ended.push(ticket);
@@ -229,20 +382,35 @@ impl Caller {
                 ticket,
                 failure: failure(kind < 250),
             },
+            Under::Preflight if kind < 128 => Event::PreflightPassed { ticket },
+            Under::Preflight => Event::PreflightFailed {
+                ticket,
+                failure: failure(kind < 230),
+            },
+            Under::Gate if ends => Event::GateOpened { ticket },
+            Under::Gate => Event::GateClosed {
+                ticket,
+                problem: failure(true).problem,
+            },
+            Under::Switch if kind < 128 => Event::KubernetesSwitched { ticket },
+            Under::Switch => Event::KubernetesSwitchFailed {
+                ticket,
+                failure: failure(kind < 230),
+            },
             Under::Apply | Under::Correct => {
+                let alone = |document: &DocumentRef| document.isolated.contains("alone");
                 let failures = match kind {
+                    1..40 if under == Under::Apply && self.applying.as_ref().is_some_and(alone) => {
+                        vec![failure(kind % 2 == 0).in_app("alone")]
+                    }
                     0..128 => vec![],
                     128..240 => vec![failure_of(under, true)],
                     _ => vec![failure_of(under, false)],
                 };
-                if under == Under::Apply && failures.is_empty() {
+                if under == Under::Apply && failures.iter().all(|failure| failure.app.is_some()) {
                     self.applied.clone_from(&self.applying);
-                    if let (Some((_, step)), true) = (
-                        &mut self.newest,
-                        self.applying.as_ref().map(|document| document.digest)
-                            == self.state.newest().map(|document| document.digest),
-                    ) {
-                        *step = JournalStep::Applied;
+                    if let Some(document) = self.applying.clone() {
+                        self.went(&document, JournalStep::Applied);
                     }
                 }
                 if under == Under::Correct && failures.is_empty() {
@@ -264,6 +432,7 @@ impl Caller {
                     _ => Health::Degraded,
                 }),
             },
+            Under::Stability => Event::StabilityReached { ticket },
             Under::Retry => Event::RetryDue { ticket },
             Under::Deadline => Event::DeadlineReached { ticket },
         };
@@ -272,7 +441,13 @@ impl Caller {
 
     fn play(&mut self, step: Move) {
         match step {
-            Move::Accept { blobs, report_only } => {
+            Move::Accept {
+                blobs,
+                report_only,
+                stays,
+                isolate,
+                alone,
+            } => {
                 self.accepted += 1;
                 let mut document = if blobs {
                     with_blob(self.accepted)
@@ -282,8 +457,38 @@ impl Caller {
                 if report_only {
                     document.drift = DriftPolicy::Report;
                 }
+                document.stability_seconds = u32::from(stays) * 60;
+                if isolate {
+                    document.on_failure = FailurePolicy::Isolate;
+                }
+                if alone {
+                    document.isolated.insert("alone".into());
+                }
                 self.newest = Some((document.clone(), JournalStep::Accepted));
                 self.send(Event::DocumentAccepted(document));
+            }
+            Move::Pause => {
+                self.paused = true;
+                self.send(Event::Paused);
+            }
+            Move::Resume => {
+                self.paused = false;
+                self.send(Event::Resumed);
+            }
+            Move::RollBack { which } => {
+                let newest = self.newest.as_ref().map(|(newest, _)| newest.generation);
+                let earlier: Vec<_> = self
+                    .proven
+                    .iter()
+                    .filter(|proven| Some(proven.generation) < newest)
+                    .cloned()
+                    .collect();
+                if let Some(to) = earlier.get(which % earlier.len().max(1)) {
+                    self.send(Event::RollBackRequested {
+                        to: to.clone(),
+                        problem: failure(false).problem,
+                    });
+                }
             }
             Move::Ready => {
                 self.kubernetes = true;
@@ -304,6 +509,10 @@ impl Caller {
                     let before = self.state.clone();
                     for event in [
                         Event::BlobsReady { ticket },
+                        Event::PreflightPassed { ticket },
+                        Event::GateOpened { ticket },
+                        Event::KubernetesSwitched { ticket },
+                        Event::StabilityReached { ticket },
                         Event::RetryDue { ticket },
                         Event::DeadlineReached { ticket },
                         Event::ApplyFinished {
@@ -338,10 +547,14 @@ impl Caller {
                 let event = Event::Restarted {
                     newest: self.newest.clone(),
                     applied: self.applied.clone(),
-                    proven: self.proven,
-                    fallback: None,
-                    paused: false,
+                    proven: self.proven.iter().map(|proven| proven.generation).max(),
+                    fallback: self.fallback(),
+                    paused: self.paused,
                 };
+                let begun = |(newest, step): &(DocumentRef, JournalStep)| {
+                    (*step != JournalStep::Accepted).then_some(newest.digest)
+                };
+                self.begun = self.newest.as_ref().and_then(begun);
                 self.send(event);
             }
         }
@@ -349,12 +562,10 @@ impl Caller {
 
     /// A world in which everything works: the newest document must come to its end in a bounded number of steps.
     fn settle(&mut self) {
+        self.play(Move::Resume);
         self.play(Move::Ready);
         for _ in 0..50 {
-            if matches!(
-                self.state.stage(),
-                Stage::Idle | Stage::Committed { .. } | Stage::Failed { .. }
-            ) {
+            if self.state.stage().work().is_none() {
                 return;
             }
             let ticket = self
@@ -385,23 +596,27 @@ fn failure_of(under: Under, retryable: bool) -> Failure {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2_000))]
+    #![proptest_config(ProptestConfig::with_cases(4_000))]
 
     #[test]
     fn no_sequence_of_events_loses_the_newest_document_or_the_way_on(
-        steps in prop::collection::vec(moves(), 0..60)
+        steps in prop::collection::vec(moves(), 0..90)
     ) {
         let mut caller = Caller::started();
         for step in steps {
             caller.play(step);
         }
         caller.settle();
-        let failed = caller.newest.as_ref().is_some_and(|(document, _)| caller.failed.contains(&document.digest));
-        let expected = match (&caller.newest, failed) {
-            (None, _) => Phase::Idle,
-            (Some(_), true) => Phase::Failed,
-            (Some(_), false) => Phase::Committed,
+        let (expected, runs) = match &caller.newest {
+            None => (Phase::Idle, None),
+            Some((_, JournalStep::Failed { .. })) => (Phase::Failed, None),
+            Some((_, JournalStep::RolledBack { to, .. })) => (Phase::RolledBack, Some(*to)),
+            Some((newest, _)) => (Phase::Committed, Some(newest.generation)),
         };
+        if let Some(runs) = runs {
+            prop_assert_eq!(caller.state.generation_status().running, Some(runs));
+            prop_assert_eq!(caller.applied.map(|applied| applied.generation), Some(runs));
+        }
         prop_assert_eq!(caller.state.phase(), expected);
     }
 }

@@ -19,6 +19,7 @@ pub(super) fn document(counter: u64) -> DocumentRef {
         stability_seconds: 0,
         on_failure: FailurePolicy::RollBack,
         artifacts: Vec::new(),
+        isolated: BTreeSet::new(),
     }
 }
 
@@ -44,6 +45,7 @@ pub(super) fn key(name: &str) -> ObjectKey {
 pub(super) fn failure(retryable: bool) -> Failure {
     Failure {
         key: Some(key("a")),
+        app: None,
         problem: Problem::new(codes::OBJECT_REFUSED, "a is refused", ""),
         retryable,
     }
@@ -56,6 +58,7 @@ pub(super) fn summary(health: Health) -> Summary {
         objects: 1,
         cause: (health != Health::Healthy)
             .then(|| Problem::new(codes::IMAGE_PULL_FAILED, "image can't be pulled: x", "")),
+        isolated: Vec::new(),
     }
 }
 
@@ -83,6 +86,30 @@ pub(super) fn fresh() -> State {
 
 pub(super) fn step(state: &mut State, event: Event) -> Vec<Effect> {
     state.step(event).expect("a legal event")
+}
+
+/// Answers checks, gate and switch well, as often as they are asked for; gives all effects.
+pub(super) fn pass(state: &mut State, effects: Vec<Effect>) -> Vec<Effect> {
+    let mut all = effects.clone();
+    let mut last = effects;
+    while let Some(event) = last.iter().find_map(|effect| match effect {
+        Effect::Preflight { ticket, .. } => Some(Event::PreflightPassed { ticket: *ticket }),
+        Effect::AwaitGate { ticket, .. } => Some(Event::GateOpened { ticket: *ticket }),
+        Effect::SwitchKubernetes { ticket, .. } | Effect::RestoreKubernetes { ticket, .. } => {
+            Some(Event::KubernetesSwitched { ticket: *ticket })
+        }
+        _ => None,
+    }) {
+        last = step(state, event);
+        all.extend(last.clone());
+    }
+    all
+}
+
+/// Hands the document in and leads it through the gate.
+pub(super) fn accept(state: &mut State, document: DocumentRef) -> Vec<Effect> {
+    let effects = step(state, Event::DocumentAccepted(document));
+    pass(state, effects)
 }
 
 /// The ticket of the first effect that `pick` knows.
@@ -131,6 +158,17 @@ pub(super) fn deadline(effects: &[Effect]) -> Ticket {
     })
 }
 
+/// The ticket of a check, a gate or a switch.
+pub(super) fn ticket_of(effects: &[Effect]) -> Ticket {
+    ticket(effects, |effect| match effect {
+        Effect::Preflight { ticket, .. }
+        | Effect::AwaitGate { ticket, .. }
+        | Effect::SwitchKubernetes { ticket, .. }
+        | Effect::RestoreKubernetes { ticket, .. } => Some(*ticket),
+        _ => None,
+    })
+}
+
 pub(super) fn put_back(effects: &[Effect]) -> Option<(Ticket, BTreeSet<ObjectKey>)> {
     effects.iter().find_map(|effect| match effect {
         Effect::ApplyObjects { ticket, keys, .. } => Some((*ticket, keys.clone())),
@@ -152,7 +190,7 @@ pub(super) fn reports(effects: &[Effect]) -> Vec<EventKind> {
 pub(super) fn committed(document: DocumentRef) -> (State, Ticket) {
     let mut state = fresh();
     step(&mut state, Event::KubernetesReady);
-    let effects = step(&mut state, Event::DocumentAccepted(document));
+    let effects = accept(&mut state, document);
     let effects = step(
         &mut state,
         Event::ApplyFinished {
@@ -178,19 +216,38 @@ fn a_document_goes_from_acceptance_to_proof() {
     assert_eq!(state.phase(), Phase::Idle);
     let effects = step(&mut state, Event::DocumentAccepted(with_blob(1)));
     assert_eq!(state.phase(), Phase::Fetching);
-    assert_eq!(
-        step(
-            &mut state,
-            Event::BlobsReady {
-                ticket: fetch(&effects)
-            }
-        ),
-        vec![]
+    let effects = step(
+        &mut state,
+        Event::BlobsReady {
+            ticket: fetch(&effects),
+        },
     );
+    assert_eq!(state.phase(), Phase::Preflight);
+    let effects = step(
+        &mut state,
+        Event::PreflightPassed {
+            ticket: ticket_of(&effects),
+        },
+    );
+    assert_eq!(state.phase(), Phase::WaitingForWindow);
+    let effects = step(
+        &mut state,
+        Event::GateOpened {
+            ticket: ticket_of(&effects),
+        },
+    );
+    assert_eq!(state.phase(), Phase::SwitchingKubernetes);
+    let deadline = deadline(&effects);
+    let effects = step(
+        &mut state,
+        Event::KubernetesSwitched {
+            ticket: ticket_of(&effects),
+        },
+    );
+    assert_eq!(effects, vec![]);
     assert_eq!(state.phase(), Phase::WaitingForKubernetes);
     let effects = step(&mut state, Event::KubernetesReady);
     assert_eq!(state.phase(), Phase::Applying);
-    let deadline = deadline(&effects);
     let effects = step(
         &mut state,
         Event::ApplyFinished {
@@ -231,18 +288,19 @@ fn a_document_goes_from_acceptance_to_proof() {
 }
 
 #[test]
-fn a_document_without_blobs_is_applied_in_the_same_step_as_it_is_accepted() {
+fn a_document_without_blobs_is_checked_in_the_same_step_as_it_is_accepted() {
     let mut state = fresh();
     step(&mut state, Event::KubernetesReady);
-    apply(&step(&mut state, Event::DocumentAccepted(document(1))));
+    ticket_of(&step(&mut state, Event::DocumentAccepted(document(1))));
+    assert_eq!(state.phase(), Phase::Preflight);
 }
 
 #[test]
 fn a_newer_document_supersedes_at_any_phase() {
     let (mut state, _) = committed(document(1));
-    let effects = step(&mut state, Event::DocumentAccepted(document(2)));
+    let effects = accept(&mut state, document(2));
     let (older, timer) = (apply(&effects), deadline(&effects));
-    let effects = step(&mut state, Event::DocumentAccepted(document(3)));
+    let effects = accept(&mut state, document(3));
     assert_eq!(effects[0], Effect::Cancel { ticket: older });
     assert_eq!(effects[1], Effect::Cancel { ticket: timer });
     // The overtaken work's end means nothing any more.
@@ -265,7 +323,7 @@ fn a_newer_document_supersedes_at_any_phase() {
 fn a_document_that_failed_for_good_is_not_tried_again() {
     let mut state = fresh();
     step(&mut state, Event::KubernetesReady);
-    let effects = step(&mut state, Event::DocumentAccepted(document(1)));
+    let effects = accept(&mut state, document(1));
     let effects = step(
         &mut state,
         Event::ApplyFinished {
@@ -298,14 +356,14 @@ fn a_document_that_failed_for_good_is_not_tried_again() {
     }
     assert_eq!(state.phase(), Phase::Failed);
     // But a newer one is.
-    apply(&step(&mut state, Event::DocumentAccepted(document(2))));
+    apply(&accept(&mut state, document(2)));
 }
 
 #[test]
 fn what_can_mend_itself_is_tried_without_end_and_told_once() {
     let mut state = fresh();
     step(&mut state, Event::KubernetesReady);
-    let mut effects = step(&mut state, Event::DocumentAccepted(document(1)));
+    let mut effects = accept(&mut state, document(1));
     for attempt in 0..50 {
         effects = step(
             &mut state,
@@ -328,7 +386,7 @@ fn what_can_mend_itself_is_tried_without_end_and_told_once() {
 fn a_permanent_failure_beside_a_passing_one_is_told_first() {
     let mut state = fresh();
     step(&mut state, Event::KubernetesReady);
-    let effects = step(&mut state, Event::DocumentAccepted(document(1)));
+    let effects = accept(&mut state, document(1));
     let mut passing = failure(true);
     passing.problem.message = "busy".into();
     step(
@@ -346,7 +404,7 @@ fn a_permanent_failure_beside_a_passing_one_is_told_first() {
 fn a_late_document_counts_as_failed_and_can_still_become_proven() {
     let mut state = fresh();
     step(&mut state, Event::KubernetesReady);
-    let effects = step(&mut state, Event::DocumentAccepted(document(1)));
+    let effects = accept(&mut state, document(1));
     let timer = deadline(&effects);
     let effects = step(
         &mut state,
@@ -385,7 +443,7 @@ fn a_late_document_counts_as_failed_and_can_still_become_proven() {
 fn kubernetes_lost_while_applying_goes_on_when_it_is_back() {
     let mut state = fresh();
     step(&mut state, Event::KubernetesReady);
-    let effects = step(&mut state, Event::DocumentAccepted(document(1)));
+    let effects = accept(&mut state, document(1));
     let work = apply(&effects);
     let effects = step(&mut state, lost());
     assert!(effects.contains(&Effect::Cancel { ticket: work }));
@@ -402,7 +460,7 @@ fn kubernetes_lost_while_applying_goes_on_when_it_is_back() {
 fn kubernetes_lost_while_verifying_is_no_second_apply() {
     let mut state = fresh();
     step(&mut state, Event::KubernetesReady);
-    let effects = step(&mut state, Event::DocumentAccepted(document(1)));
+    let effects = accept(&mut state, document(1));
     step(
         &mut state,
         Event::ApplyFinished {
@@ -434,7 +492,13 @@ fn pain_01_a_restart_with_the_hub_down_brings_everything_back_from_what_is_store
             &mut state,
             restarted(Some((document(7), step_before.clone())), None),
         );
-        assert_eq!(effects, vec![], "nothing to wait for but Kubernetes");
+        assert!(
+            !effects
+                .iter()
+                .any(|effect| matches!(effect, Effect::FetchBlobs { .. })),
+            "nothing to wait for but Kubernetes: {effects:?}"
+        );
+        pass(&mut state, effects);
         assert_eq!(state.phase(), Phase::WaitingForKubernetes);
         let effects = step(&mut state, Event::KubernetesReady);
         let effects = match step_before {
@@ -474,10 +538,10 @@ fn pain_01_a_restart_with_the_hub_down_brings_everything_back_from_what_is_store
 fn pain_20_a_deployment_that_hangs_does_not_block_the_next_one() {
     let mut state = fresh();
     step(&mut state, Event::KubernetesReady);
-    let effects = step(&mut state, Event::DocumentAccepted(document(1)));
+    let effects = accept(&mut state, document(1));
     let hanging = apply(&effects);
     // Nothing ever comes of it; the next document cancels it.
-    let effects = step(&mut state, Event::DocumentAccepted(document(2)));
+    let effects = accept(&mut state, document(2));
     assert!(effects.contains(&Effect::Cancel { ticket: hanging }));
     apply(&effects);
 }

@@ -3,7 +3,7 @@
 use super::{Correction, DocumentRef, Effect, Report, Stage, Ticket, Upkeep, Wait, machine::Machine};
 use crate::{failure::Failure, object::ObjectKey};
 use holdfast_protocol::{
-    Generation,
+    Generation, Problem,
     document::DriftPolicy,
     event::{EventKind, Severity},
 };
@@ -151,7 +151,7 @@ impl Machine<'_> {
                 Some(failure.problem.clone()),
             );
         }
-        if let Stage::Verifying { work } = &mut self.state.stage {
+        if let Stage::Verifying { work, .. } = &mut self.state.stage {
             work.cause = Some(failure.problem);
         }
         let ticket = self.schedule_retry(attempt);
@@ -170,25 +170,27 @@ impl Machine<'_> {
         }
     }
 
-    /// Puts drifted objects back, unless that goes on already or a whole run over the document is about to do it.
+    /// Puts drifted objects back, unless that goes on already, a whole run over the document is about to do it, or changes are paused.
     pub(super) fn correct(&mut self) {
         self.correct_again(0);
     }
 
     pub(super) fn correct_again(&mut self, attempt: u32) {
-        let applying = matches!(
-            self.state.stage,
-            Stage::Applying {
-                wait: Wait::Running(_),
-                ..
-            }
-        );
+        let held = self.state.paused
+            || matches!(
+                self.state.stage,
+                Stage::SwitchingKubernetes { .. }
+                    | Stage::Applying {
+                        wait: Wait::Running(_),
+                        ..
+                    }
+            );
         let due = self
             .state
             .upkeep
             .as_ref()
             .is_some_and(|upkeep| !upkeep.drifted.is_empty() && upkeep.correction == Correction::Resting);
-        if !due || applying || !self.state.kubernetes_ready {
+        if !due || held || !self.state.kubernetes_ready {
             return;
         }
         let ticket = self.ticket();
@@ -221,6 +223,42 @@ impl Machine<'_> {
             }
             Correction::Pausing { ticket, .. } => self.cancel(ticket),
         }
+    }
+
+    /// Objects of apps that may fail alone were not written: they are put back like drifted ones, and hold nothing up.
+    pub(super) fn failed_alone(&mut self, failures: Vec<Failure>) {
+        for failure in failures {
+            if let (Some(upkeep), Some(key)) = (&mut self.state.upkeep, failure.key) {
+                upkeep.drifted.insert(key);
+            }
+            if let Some(app) = failure.app {
+                self.tell_failed_alone(&app, failure.problem);
+            }
+        }
+    }
+
+    /// Tells once a document that an app failed alone.
+    pub(super) fn tell_failed_alone(&mut self, app: &str, problem: Problem) {
+        let Some(upkeep) = self.state.upkeep.as_mut() else {
+            return;
+        };
+        if !upkeep.told.insert(app.to_owned()) {
+            return;
+        }
+        let generation = upkeep.document.generation;
+        let mut details = Map::new();
+        details.insert("app".into(), app.into());
+        self.effects.push(Effect::Report(Report {
+            kind: EventKind::AppFailed,
+            severity: Severity::Alarm,
+            message: format!(
+                "app {app} of document {generation} failed alone: {}",
+                problem.message
+            ),
+            generation: Some(generation),
+            problem: Some(problem),
+            details,
+        }));
     }
 
     pub(super) fn report_objects(
@@ -268,6 +306,7 @@ impl Upkeep {
             recheck,
             drifted: BTreeSet::new(),
             correction: Correction::Resting,
+            told: BTreeSet::new(),
         }
     }
 }

@@ -117,7 +117,7 @@ fn what_runs_is_kept_up_while_a_newer_document_waits_for_its_blobs() {
 fn an_apply_that_was_overtaken_is_brought_to_its_end_while_blobs_are_missing() {
     let mut state = fresh();
     step(&mut state, Event::KubernetesReady);
-    let effects = step(&mut state, Event::DocumentAccepted(document(1)));
+    let effects = accept(&mut state, document(1));
     let running = apply(&effects);
     let effects = step(&mut state, Event::DocumentAccepted(with_blob(2)));
     assert!(effects.contains(&Effect::Cancel { ticket: running }));
@@ -130,7 +130,7 @@ fn an_apply_that_was_overtaken_is_brought_to_its_end_while_blobs_are_missing() {
 #[test]
 fn drift_seen_during_an_apply_is_corrected_after_it() {
     let (mut state, _) = committed(document(1));
-    let effects = step(&mut state, Event::DocumentAccepted(document(2)));
+    let effects = accept(&mut state, document(2));
     assert_eq!(
         step(&mut state, Event::DriftDetected { keys: vec![key("a")] }),
         vec![]
@@ -168,10 +168,11 @@ fn a_restart_while_blobs_are_missing_keeps_the_older_document_up() {
 #[test]
 fn a_recheck_that_kubernetes_cuts_off_is_asked_for_again() {
     let mut state = State::default();
-    step(
+    let effects = step(
         &mut state,
         restarted(Some((document(7), JournalStep::Proven)), None),
     );
+    pass(&mut state, effects);
     for _ in 0..3 {
         let effects = step(&mut state, Event::KubernetesReady);
         assert!(
@@ -205,7 +206,7 @@ fn a_recheck_that_kubernetes_cuts_off_is_asked_for_again() {
 fn an_observation_that_fails_is_tried_again_and_told_once() {
     let mut state = fresh();
     step(&mut state, Event::KubernetesReady);
-    let effects = step(&mut state, Event::DocumentAccepted(document(1)));
+    let effects = accept(&mut state, document(1));
     let mut effects = step(
         &mut state,
         Event::ApplyFinished {

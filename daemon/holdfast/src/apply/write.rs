@@ -120,6 +120,7 @@ pub(super) fn overtaken(key: &ObjectKey) -> Failure {
     );
     Failure {
         key: Some(key.clone()),
+        app: None,
         problem,
         retryable: true,
     }

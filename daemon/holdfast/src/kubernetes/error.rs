@@ -133,6 +133,7 @@ impl KubernetesError {
             // A definition may come with the next attempt, an API server with the next start.
             _ => Failure {
                 key: Some(key.clone()),
+                app: None,
                 problem: self.problem(),
                 retryable: true,
             },

@@ -1,0 +1,1 @@
+//! Named scenarios of gates, stability, pauses and the way back.
