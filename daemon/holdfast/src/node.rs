@@ -256,6 +256,7 @@ fn spawn_kubernetes(
         request_timeout: settings.apply.request_timeout,
         pace: Pace::new(kubernetes.restart_min, kubernetes.restart_max),
         orders,
+        before_start: Arc::new(|_| Ok(())),
         doubt: Arc::new(Notify::new()),
         state,
     };

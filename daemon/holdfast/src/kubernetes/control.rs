@@ -14,6 +14,8 @@ pub enum Order {
     Stop,
     /// Run like this.
     Run(Arc<K3sTarget>),
+    /// Go on as before if it runs like this already; else the outcome is an error, and it is left as it is.
+    Adopt(Arc<K3sTarget>),
 }
 
 /// An order and its place in the order of orders.

@@ -29,6 +29,12 @@ pub enum KubernetesError {
     /// It stands still on purpose, for as long as its files are worked on.
     #[error("Kubernetes is being switched or repaired")]
     Switching,
+    /// What must be done before a start could not be done.
+    #[error("Kubernetes cannot be prepared for its start: {reason}")]
+    Unprepared {
+        /// Why.
+        reason: String,
+    },
     /// No answer, or none that makes sense: worth another try when Kubernetes is back.
     #[error("{what}: Kubernetes does not answer: {reason}")]
     Unreachable {
@@ -148,6 +154,10 @@ impl KubernetesError {
                 "check kubernetes.kubeconfig in the configuration; k3s writes the file when it starts",
             ),
             Self::Starting { .. } => (codes::KUBERNETES_STARTING, ""),
+            Self::Unprepared { .. } => (
+                codes::KUBERNETES_FILE,
+                "nothing: it is tried again; see the log of the daemon",
+            ),
             Self::Switching => (codes::KUBERNETES_SWITCHING, ""),
             Self::Unreachable { .. } => (
                 core_codes::KUBERNETES_UNREACHABLE,

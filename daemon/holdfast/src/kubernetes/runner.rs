@@ -9,7 +9,8 @@ use super::{
     cluster::Cluster,
     control::{Order, Orders},
     process::bound_log,
-    supervisor::{Begun, Supervisor},
+    supervisor::Supervisor,
+    target::K3sTarget,
 };
 use crate::{pace::Pace, telemetry::metrics::METRICS};
 use holdfast_protocol::{Problem, report::Health};
@@ -45,6 +46,10 @@ pub struct KubernetesState {
     pub cluster: Option<Arc<Cluster>>,
 }
 
+/// Work on the files of Kubernetes that has to be done before each start, while it stands still: the datastore is brought to its place, damage is
+/// repaired. It may block.
+pub type BeforeStart = Arc<dyn Fn(&K3sTarget) -> Result<(), KubernetesError> + Send + Sync>;
+
 /// What the runner needs of its surroundings.
 pub struct Runner {
     /// Where k3s writes its access file.
@@ -61,6 +66,8 @@ pub struct Runner {
     pub pace: Pace,
     /// What Kubernetes is to do.
     pub orders: Orders,
+    /// Done before each start.
+    pub before_start: BeforeStart,
     /// Told by whoever sees that Kubernetes does not answer.
     pub doubt: Arc<Notify>,
     /// Where the state is told.
@@ -72,27 +79,32 @@ impl Runner {
     pub async fn run(mut self, mut supervisor: impl Supervisor) {
         self.orders.begun().await;
         loop {
-            let Order::Run(target) = self.orders.newest() else {
-                self.not_ready(Health::Progressing, Some(&KubernetesError::Switching));
-                let stopped = supervisor.stop().await;
-                self.orders.tell(stopped);
-                self.orders.changed().await;
-                continue;
-            };
-            match supervisor.ensure(&target).await {
-                Ok(Begun::Started) => {
-                    METRICS.kubernetes_starts.add(1);
-                    self.state.send_modify(|state| state.restarts += 1);
-                    // What answered before is another Kubernetes, or nothing, from now on.
-                    self.not_ready(Health::Progressing, None);
-                }
-                Ok(Begun::Running) => {}
-                Err(error) => {
-                    self.not_ready(Health::Degraded, Some(&error));
-                    self.orders.tell(Err(error));
-                    self.wait_before_retry().await;
+            let (target, adopt_only) = match self.orders.newest() {
+                Order::Run(target) => (target, false),
+                Order::Adopt(target) => (target, true),
+                Order::Stop => {
+                    self.not_ready(Health::Progressing, Some(&KubernetesError::Switching));
+                    let stopped = supervisor.stop().await;
+                    self.orders.tell(stopped);
+                    self.orders.changed().await;
                     continue;
                 }
+            };
+            let begun = match supervisor.runs_as(&target).await {
+                Ok(true) => Ok(()),
+                Ok(false) if adopt_only => {
+                    self.orders.tell(Err(KubernetesError::Switching));
+                    self.orders.changed().await;
+                    continue;
+                }
+                Ok(false) => self.start(&mut supervisor, &target).await,
+                Err(error) => Err(error),
+            };
+            if let Err(error) = begun {
+                self.not_ready(Health::Degraded, Some(&error));
+                self.orders.tell(Err(error));
+                self.wait_before_retry().await;
+                continue;
             }
             self.orders.tell(Ok(()));
             let begun = Instant::now();
@@ -110,6 +122,30 @@ impl Runner {
                 self.wait_before_retry().await;
             }
         }
+    }
+
+    async fn start(
+        &mut self,
+        supervisor: &mut impl Supervisor,
+        target: &Arc<K3sTarget>,
+    ) -> Result<(), KubernetesError> {
+        // What answered before is another Kubernetes, or nothing, from now on.
+        self.not_ready(Health::Progressing, None);
+        supervisor.stop().await?;
+        let (work, of) = (self.before_start.clone(), target.clone());
+        match tokio::task::spawn_blocking(move || work(&of)).await {
+            Ok(done) => done?,
+            // Only the end of the daemon or a panic of that work ends it so.
+            Err(error) => {
+                return Err(KubernetesError::Unprepared {
+                    reason: error.to_string(),
+                });
+            }
+        }
+        supervisor.start(target).await?;
+        METRICS.kubernetes_starts.add(1);
+        self.state.send_modify(|state| state.restarts += 1);
+        Ok(())
     }
 
     async fn wait_before_retry(&mut self) {

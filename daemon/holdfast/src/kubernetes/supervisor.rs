@@ -14,23 +14,17 @@ use std::{fs, future::Future, path::PathBuf, time::Duration};
 
 /// Something that keeps Kubernetes running.
 pub trait Supervisor: Send {
-    /// Makes Kubernetes run as `target` says: does nothing where it does already.
-    fn ensure(&mut self, target: &K3sTarget) -> impl Future<Output = Result<Begun, KubernetesError>> + Send;
+    /// Whether Kubernetes runs as `target` says, one that a former Holdfast started too.
+    fn runs_as(&mut self, target: &K3sTarget) -> impl Future<Output = Result<bool, KubernetesError>> + Send;
 
-    /// Makes Kubernetes stand still, one that a former Holdfast started too.
+    /// Starts it so. It must not run.
+    fn start(&mut self, target: &K3sTarget) -> impl Future<Output = Result<(), KubernetesError>> + Send;
+
+    /// Makes it stand still, one that a former Holdfast started too.
     fn stop(&mut self) -> impl Future<Output = Result<(), KubernetesError>> + Send;
 
     /// Waits until Kubernetes ends by itself; the error says how and why. Cancel safe.
     fn ended(&mut self) -> impl Future<Output = KubernetesError> + Send;
-}
-
-/// What [`Supervisor::ensure`] did.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Begun {
-    /// It ran already.
-    Running,
-    /// It was started now.
-    Started,
 }
 
 /// How long k3s may take to end when its configuration changed: it drains its datastore.
@@ -74,7 +68,7 @@ impl ChildSupervisor {
         Some(process)
     }
 
-    fn start(&self, target: &K3sTarget) -> Result<Process, KubernetesError> {
+    fn launch(&self, target: &K3sTarget) -> Result<Process, KubernetesError> {
         write(&self.config_file, target.config.text.as_bytes())?;
         let mut arguments = vec![
             target.command().to_owned(),
@@ -99,21 +93,19 @@ impl ChildSupervisor {
 }
 
 impl Supervisor for ChildSupervisor {
-    async fn ensure(&mut self, target: &K3sTarget) -> Result<Begun, KubernetesError> {
+    async fn runs_as(&mut self, target: &K3sTarget) -> Result<bool, KubernetesError> {
         if self.process.is_none() {
             self.process = self.adopt();
         }
-        if let Some(process) = &self.process {
-            if process.record().config == target.identity() {
-                self.binary.clone_from(&target.binary);
-                return Ok(Begun::Running);
-            }
-            tracing::info!("k3s is to run otherwise than it does; it is restarted");
-            self.stop().await?;
-        }
         self.binary.clone_from(&target.binary);
-        self.process = Some(self.start(target)?);
-        Ok(Begun::Started)
+        let identity = target.identity();
+        Ok((self.process.as_ref()).is_some_and(|process| process.record().config == identity))
+    }
+
+    async fn start(&mut self, target: &K3sTarget) -> Result<(), KubernetesError> {
+        self.binary.clone_from(&target.binary);
+        self.process = Some(self.launch(target)?);
+        Ok(())
     }
 
     async fn stop(&mut self) -> Result<(), KubernetesError> {
@@ -121,6 +113,7 @@ impl Supervisor for ChildSupervisor {
             self.process = self.adopt();
         }
         if let Some(process) = &mut self.process {
+            tracing::info!(pid = process.record().pid, "stopping k3s");
             process.stop(STOP_PATIENCE).await;
             self.process = None;
         }
@@ -157,8 +150,12 @@ impl Supervisor for ChildSupervisor {
 pub struct NotSupervised;
 
 impl Supervisor for NotSupervised {
-    async fn ensure(&mut self, _target: &K3sTarget) -> Result<Begun, KubernetesError> {
-        Ok(Begun::Running)
+    async fn runs_as(&mut self, _target: &K3sTarget) -> Result<bool, KubernetesError> {
+        Ok(true)
+    }
+
+    async fn start(&mut self, _target: &K3sTarget) -> Result<(), KubernetesError> {
+        Ok(())
     }
 
     async fn stop(&mut self) -> Result<(), KubernetesError> {
