@@ -8,7 +8,7 @@
 //! In the order of the data flow: [`admission`] decides whether a document may have any effect, [`object`] makes its
 //! Kubernetes objects ready to apply, [`plan`] compares them with what is there, [`reconcile`] drives the way of the document
 //! through the node, [`failure`] judges what the API server answers, [`readiness`] says when an object does its work.
-//! [`backoff`] and [`clock`] turn given random numbers and times into delays and trustworthy times.
+//! [`window`] says when changes may begin. [`backoff`] and [`clock`] turn given random numbers and times into delays and trustworthy times.
 
 pub mod admission;
 pub mod backoff;
@@ -19,3 +19,4 @@ pub mod object;
 pub mod plan;
 pub mod readiness;
 pub mod reconcile;
+pub mod window;

@@ -100,6 +100,28 @@ pub struct MaintenanceWindow {
     pub time_zone: String,
 }
 
+impl MaintenanceWindow {
+    /// When it begins and ends, in minutes from midnight.
+    ///
+    /// # Errors
+    /// The text that is no time of a day from `00:00` to `23:59`.
+    pub fn minutes(&self) -> Result<(u16, u16), &str> {
+        let parse = |text| minutes(text).ok_or(text);
+        Ok((parse(self.start.as_str())?, parse(self.end.as_str())?))
+    }
+}
+
+/// Minutes from midnight of a time like `23:59`, always of five characters.
+pub(super) fn minutes(text: &str) -> Option<u16> {
+    let (hour, minute) = text.split_once(':')?;
+    let number = |part: &str, limit: u16| -> Option<u16> {
+        let fits = part.len() == 2 && part.bytes().all(|byte| byte.is_ascii_digit());
+        let number = part.parse().ok().filter(|number: &u16| *number < limit);
+        number.filter(|_| fits)
+    };
+    Some(number(hour, 24)? * 60 + number(minute, 60)?)
+}
+
 fn utc() -> String {
     "UTC".into()
 }

@@ -1,7 +1,7 @@
 //! Rules of the policy.
 
 use super::{Checked, require, within};
-use crate::document::{MaintenanceWindow, Policy};
+use crate::document::{MaintenanceWindow, Policy, policy::minutes};
 
 /// The most maintenance windows.
 const MAX_WINDOWS: usize = 32;
@@ -33,7 +33,7 @@ pub(super) fn check(policy: &Policy) -> Checked {
 fn check_window(place: &str, window: &MaintenanceWindow) -> Checked {
     for (key, text) in [("start", &window.start), ("end", &window.end)] {
         require(
-            is_time(text),
+            minutes(text).is_some(),
             format!("{place}.{key}"),
             format!("{text:?} is no time of day: write \"22:00\", in quotes"),
         )?;
@@ -55,15 +55,4 @@ fn check_window(place: &str, window: &MaintenanceWindow) -> Checked {
         format!("{place}.timeZone"),
         format!("{zone:?} is no name of a time zone: write Europe/Zurich, Asia/Shanghai or UTC"),
     )
-}
-
-/// `HH:MM`, 00:00 to 23:59.
-fn is_time(text: &str) -> bool {
-    let number = |part: &str, most: u8| {
-        part.len() == 2
-            && part.bytes().all(|byte| byte.is_ascii_digit())
-            && part.parse::<u8>().is_ok_and(|number| number <= most)
-    };
-    text.split_once(':')
-        .is_some_and(|(hour, minute)| number(hour, 23) && number(minute, 59))
 }
