@@ -104,7 +104,8 @@ impl Store {
                     transaction,
                     entry,
                     "DO UPDATE SET api_version = excluded.api_version, app = excluded.app,
-                                   digest = excluded.digest, keep = excluded.keep",
+                                   digest = excluded.digest, keep = excluded.keep,
+                                   fingerprint = excluded.fingerprint",
                 )?;
             }
             for key in &record.removed {
@@ -152,7 +153,7 @@ impl Store {
 fn entries(connection: &Connection) -> rusqlite::Result<Vec<InventoryEntry>> {
     connection
         .prepare(
-            "SELECT api_version, kind, namespace, name, app, digest, keep FROM inventory
+            "SELECT api_version, kind, namespace, name, app, digest, keep, fingerprint FROM inventory
              ORDER BY api_group, kind, namespace, name",
         )?
         .query_map([], |row| {
@@ -167,6 +168,8 @@ fn entries(connection: &Connection) -> rusqlite::Result<Vec<InventoryEntry>> {
                 app: row.get(4)?,
                 digest: parsed_option(row, 5)?,
                 keep: row.get(6)?,
+                // SQLite has no unsigned numbers; the bits are the same.
+                fingerprint: row.get::<_, Option<i64>>(7)?.map(i64::cast_unsigned),
             })
         })?
         .collect()
@@ -186,8 +189,8 @@ fn insert(transaction: &Transaction<'_>, entry: &InventoryEntry, on_conflict: &s
     let key = &entry.key;
     transaction.execute(
         &format!(
-            "INSERT INTO inventory (api_group, kind, namespace, name, api_version, app, digest, keep)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
+            "INSERT INTO inventory (api_group, kind, namespace, name, api_version, app, digest, keep, fingerprint)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
              ON CONFLICT (api_group, kind, namespace, name) {on_conflict}"
         ),
         (
@@ -199,6 +202,7 @@ fn insert(transaction: &Transaction<'_>, entry: &InventoryEntry, on_conflict: &s
             &entry.app,
             entry.digest.map(|digest| digest.to_string()),
             entry.keep,
+            entry.fingerprint.map(u64::cast_signed),
         ),
     )?;
     Ok(())

@@ -10,3 +10,6 @@ INSERT INTO meta (name, value)
 
 -- Nothing read it.
 DELETE FROM meta WHERE name = 'time_floor';
+
+-- Hash of the fields that Holdfast owns in an object, as the API server told it after the last write.
+ALTER TABLE inventory ADD COLUMN fingerprint INTEGER;

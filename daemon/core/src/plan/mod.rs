@@ -23,6 +23,10 @@ pub struct InventoryEntry {
     /// Digest of the body that was applied last; none where it was about to be applied when the power went.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<Digest>,
+    /// Hash of what the API server said, after the last write, of the fields that Holdfast owns in it: by it, a list of metadata tells
+    /// whether the object still is as it was applied. None where that is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fingerprint: Option<u64>,
     /// Whether it stays in the cluster when it leaves the document.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub keep: bool,
@@ -35,14 +39,16 @@ impl InventoryEntry {
             key: object.key.clone(),
             app: object.app.clone(),
             digest: None,
+            fingerprint: None,
             keep: object.keep,
         }
     }
 
-    /// The entry to record after the object was written.
-    pub fn applied(object: &PreparedObject) -> Self {
+    /// The entry to record after the object was written, which left it with this fingerprint.
+    pub fn applied(object: &PreparedObject, fingerprint: Option<u64>) -> Self {
         Self {
             digest: Some(object.digest),
+            fingerprint,
             ..Self::intent(object)
         }
     }

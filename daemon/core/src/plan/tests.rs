@@ -22,7 +22,10 @@ fn names(objects: &[PlannedObject]) -> Vec<String> {
 }
 
 fn inventory(objects: &[PreparedObject]) -> Vec<InventoryEntry> {
-    objects.iter().map(InventoryEntry::applied).collect()
+    objects
+        .iter()
+        .map(|object| InventoryEntry::applied(object, None))
+        .collect()
 }
 
 #[test]

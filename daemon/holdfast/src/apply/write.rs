@@ -2,10 +2,7 @@
 
 use super::established::established;
 use crate::{
-    kubernetes::{
-        Cluster,
-        cluster::{Mode, ObjectVersion},
-    },
+    kubernetes::{Cluster, cluster::Mode, metadata::ObjectVersion},
     observe::Versions,
     telemetry::metrics::METRICS,
 };
@@ -23,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 pub struct Writer<'a> {
     /// Where to.
     pub cluster: &'a Cluster,
-    /// Writes at the same time.
+    /// Writes at the same time, at most; a cluster that does not keep up gets fewer.
     pub concurrency: usize,
     /// Told of each write, so that its echo in a watch is not taken for somebody else's.
     pub versions: &'a Versions,
@@ -40,20 +37,23 @@ impl Writer<'_> {
     pub async fn write<'o>(
         &self,
         objects: &[&'o PreparedObject],
-        mut done: impl FnMut(&[&'o PreparedObject]) -> Result<(), Box<Failure>>,
+        mut done: impl FnMut(&[(&'o PreparedObject, ObjectVersion)]) -> Result<(), Box<Failure>>,
     ) -> Vec<Failure> {
         let mut failures = Vec::new();
         let mut renewed_groups = HashSet::new();
         for wave in objects.chunk_by(|a, b| a.wave() == b.wave()) {
             let mut written = Vec::with_capacity(wave.len());
             let mut unreachable = false;
-            for (object, answer) in bounded(self.concurrency, self, wave, |this, object| {
-                Box::pin(this.one(object))
-            })
+            for (object, answer) in bounded(
+                || self.limit(),
+                self,
+                wave,
+                |this, object| Box::pin(this.one(object)),
+            )
             .await
             {
                 match answer {
-                    Ok(()) => written.push(object),
+                    Ok(version) => written.push((object, version)),
                     Err(mut failure) => {
                         // The schema of a definition that was just written takes a moment to be the one that objects are held against.
                         failure.retryable |= renewed_groups.contains(object.key.group());
@@ -73,14 +73,17 @@ impl Writer<'_> {
                 .first()
                 .is_some_and(|object| object.wave() == Wave::Definitions)
             {
-                let answers = bounded(self.concurrency, self, &written, |this, object| {
-                    Box::pin(this.established(object))
-                });
+                let answers = bounded(
+                    || self.concurrency,
+                    self,
+                    &written,
+                    |this, (object, _)| Box::pin(this.established(object)),
+                );
                 failures.extend(answers.await.into_iter().filter_map(Result::err));
                 // The name of a definition is "plural.group".
                 let groups = written
                     .iter()
-                    .filter_map(|object| object.key.name.split_once('.'));
+                    .filter_map(|(object, _)| object.key.name.split_once('.'));
                 renewed_groups.extend(groups.map(|(_, group)| group));
             }
         }
@@ -94,16 +97,23 @@ impl Writer<'_> {
         }
     }
 
-    async fn one<'o>(&self, object: &'o PreparedObject) -> (&'o PreparedObject, Result<(), Failure>) {
+    fn limit(&self) -> usize {
+        self.cluster.load().limit(self.concurrency)
+    }
+
+    async fn one<'o>(
+        &self,
+        object: &'o PreparedObject,
+    ) -> (&'o PreparedObject, Result<ObjectVersion, Failure>) {
         if self.stop.is_cancelled() {
             return (object, Err(overtaken(&object.key)));
         }
         let writing = self.versions.begin(&object.key);
         let answer = match self.cluster.apply(object, Mode::Real).await {
-            Ok(metadata) => {
-                writing.done(ObjectVersion::of(&metadata));
+            Ok(version) => {
+                writing.done(version);
                 METRICS.objects_written.add(1);
-                Ok(())
+                Ok(version)
             }
             Err(error) => Err(error.failure(&object.key)),
         };
@@ -126,9 +136,9 @@ pub(super) fn overtaken(key: &ObjectKey) -> Failure {
     }
 }
 
-/// Does `work` with each of `items`, with at most `limit` at the same time, each begun only when it has a place.
+/// Does `work` with each of `items`, with at most `limit` (asked each time) at the same time, each begun only when it has a place.
 pub(super) async fn bounded<'a, C, T, R>(
-    limit: usize,
+    limit: impl Fn() -> usize,
     context: &'a C,
     items: &'a [T],
     work: fn(&'a C, &'a T) -> BoxFuture<'a, R>,
@@ -137,7 +147,7 @@ pub(super) async fn bounded<'a, C, T, R>(
     let mut running = FuturesUnordered::new();
     let mut answers = Vec::with_capacity(items.len());
     loop {
-        while running.len() < limit.max(1)
+        while running.len() < limit().max(1)
             && let Some(item) = waiting.next()
         {
             running.push(work(context, item));

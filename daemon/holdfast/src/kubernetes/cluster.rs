@@ -1,86 +1,51 @@
 //! A Kubernetes that answers: every request that the node makes of it.
 //!
 //! In: object keys and prepared objects. Out: metadata, objects as JSON, or a [`KubernetesError`]. It guarantees that each request has a
-//! time limit, that a request which gets no answer raises doubt about Kubernetes as a whole, and that answers are kept
-//! small: writes are answered by metadata alone.
+//! time limit, that a request which gets no answer raises doubt about Kubernetes as a whole, that one which comes at a bad time ("too many
+//! requests") is sent again when the API server says, and that answers are kept small: writes are answered by metadata alone, lists come in
+//! pages.
 
+pub use super::metadata::ObjectVersion;
 use super::{
     KubernetesError,
     discovery::{Discovery, ServedKind},
     error::from_kube,
+    load::Load,
+    metadata::{Described, Page},
 };
-use holdfast_core::object::{MANAGER, ObjectKey, PreparedObject};
-use http::{Method, Request, header};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use bytes::Bytes;
+use futures::{Stream, StreamExt as _};
+use holdfast_core::object::{MANAGED_BY_LABEL, MANAGER, ObjectKey, PreparedObject};
+use http::{HeaderMap, Method, Request, StatusCode, header};
 use kube::{
     Api, Client, Resource as _,
-    core::{DynamicObject, PartialObjectMeta},
+    client::Body,
+    core::{DynamicObject, Status, WatchEvent},
 };
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use std::{
-    collections::BTreeMap,
-    future::Future,
-    hash::{DefaultHasher, Hash as _, Hasher as _},
-    sync::Arc,
-    time::Duration,
+use std::{collections::BTreeMap, future::Future, sync::Arc, time::Duration};
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep},
 };
-use tokio::sync::Notify;
 
 /// Asks for the metadata of an object alone; see "Metadata-only fetches" of the Kubernetes API concepts.
 const METADATA_ONLY: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1";
+/// Asks for a list of the metadata of objects.
+const METADATA_LIST: &str = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1";
+/// For how long one watch request goes on before the API server ends it in good order, in seconds; it begins again where it ended.
+const WATCH_SECONDS: u64 = 290;
+/// The wait after "too many requests" that does not say how long; the API server itself says one second.
+const DEFAULT_WAIT: Duration = Duration::from_secs(1);
+/// The longest such wait that is borne.
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
+/// Tries of a request that comes at a bad time; after them it is a failure like any other.
+const TRIES: u32 = 8;
 /// Media type of server-side apply. JSON is YAML.
 const APPLY: &str = "application/apply-patch+yaml";
 /// Pods looked at for the cause of one workload's trouble.
 const MOST_PODS: usize = 20;
-
-/// What an object's metadata says of its place in time.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ObjectVersion {
-    /// Identity over deletion and creation.
-    pub uid: String,
-    /// Rises with every change; opaque in old Kubernetes versions, a number in fact.
-    pub resource_version: String,
-    /// Hash of the fields that Holdfast owns in it. Whoever changes or removes one of them takes it out of this set, so the hash stays the
-    /// same exactly as long as everything that Holdfast wrote is as Holdfast wrote it, whatever else happens to the object.
-    pub owned: u64,
-}
-
-impl ObjectVersion {
-    /// What the metadata says.
-    pub fn of(metadata: &ObjectMeta) -> Self {
-        Self {
-            uid: metadata.uid.clone().unwrap_or_default(),
-            resource_version: metadata.resource_version.clone().unwrap_or_default(),
-            owned: owned(metadata),
-        }
-    }
-
-    /// Whether this state of the object comes after `other`.
-    pub fn is_after(&self, other: &Self) -> bool {
-        match (
-            self.resource_version.parse::<u64>(),
-            other.resource_version.parse::<u64>(),
-        ) {
-            (Ok(this), Ok(other)) => this > other,
-            _ => false,
-        }
-    }
-}
-
-fn owned(metadata: &ObjectMeta) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    for entry in metadata.managed_fields.iter().flatten() {
-        let ours = entry.manager.as_deref() == Some(MANAGER)
-            && entry.operation.as_deref() == Some("Apply")
-            && entry.subresource.as_deref().unwrap_or_default().is_empty();
-        if let (true, Some(fields)) = (ours, &entry.fields_v1) {
-            entry.api_version.hash(&mut hasher);
-            fields.0.to_string().hash(&mut hasher);
-        }
-    }
-    hasher.finish()
-}
 
 /// Whether a write is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,12 +56,22 @@ pub enum Mode {
     DryRun,
 }
 
+/// How much of each object a list gives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum View {
+    /// All of it.
+    Whole,
+    /// Metadata.
+    Metadata,
+}
+
 /// A Kubernetes that answered at least once.
 pub struct Cluster {
     client: Client,
     discovery: Discovery,
     request_timeout: Duration,
     doubt: Arc<Notify>,
+    load: Load,
 }
 
 impl std::fmt::Debug for Cluster {
@@ -113,7 +88,13 @@ impl Cluster {
             discovery: Discovery::default(),
             request_timeout,
             doubt,
+            load: Load::default(),
         }
+    }
+
+    /// How many requests at once it bears.
+    pub const fn load(&self) -> &Load {
+        &self.load
     }
 
     /// Whether the API server says that it is ready.
@@ -145,7 +126,7 @@ impl Cluster {
     }
 
     /// Writes an object by server-side apply; fields that others own are taken over.
-    pub async fn apply(&self, object: &PreparedObject, mode: Mode) -> Result<ObjectMeta, KubernetesError> {
+    pub async fn apply(&self, object: &PreparedObject, mode: Mode) -> Result<ObjectVersion, KubernetesError> {
         let key = &object.key;
         let dry = if mode == Mode::DryRun { "&dryRun=All" } else { "" };
         let query = format!("?fieldManager={MANAGER}&force=true{dry}");
@@ -155,7 +136,7 @@ impl Cluster {
                 .uri(self.path(key).await? + &query)
                 .header(header::CONTENT_TYPE, APPLY)
                 .header(header::ACCEPT, METADATA_ONLY);
-            self.send::<PartialObjectMeta<DynamicObject>>(key, request, object.json.clone().into_bytes())
+            self.send::<Described>(key, request, object.json.clone().into_bytes())
                 .await
         };
         let answer = match send().await {
@@ -166,19 +147,17 @@ impl Cluster {
             }
             other => other,
         };
-        Ok(answer?.metadata)
+        Ok(answer?.metadata.version)
     }
 
-    /// Metadata of an object; none where it is not there.
-    pub async fn metadata(&self, key: &ObjectKey) -> Result<Option<ObjectMeta>, KubernetesError> {
+    /// Where an object is in time; none where it is not there.
+    pub async fn version_of(&self, key: &ObjectKey) -> Result<Option<ObjectVersion>, KubernetesError> {
         let Some(path) = found(self.path(key).await)? else {
             return Ok(None);
         };
         let request = Request::get(path).header(header::ACCEPT, METADATA_ONLY);
-        let answer = self
-            .send::<PartialObjectMeta<DynamicObject>>(key, request, Vec::new())
-            .await;
-        found(answer.map(|object| object.metadata))
+        let answer = self.send::<Described>(key, request, Vec::new()).await;
+        found(answer.map(|object| object.metadata.version))
     }
 
     /// The whole object; none where it is not there.
@@ -209,24 +188,60 @@ impl Cluster {
         let what = format!("the pods in {namespace}");
         let selector: Vec<_> = labels
             .iter()
-            .map(|(name, value)| format!("{}%3D{value}", name.replace('/', "%2F")))
+            .map(|(name, value)| format!("{}%3D{}", escaped(name), escaped(value)))
             .collect();
         let path = format!(
             "/api/v1/namespaces/{namespace}/pods?limit={MOST_PODS}&labelSelector={}",
             selector.join("%2C")
         );
-        let request = Request::get(path).body(Vec::new());
-        let request = request.map_err(|error| unusable(&what, &error))?;
-        let mut answer: Value = self.limited(&what, self.client.request(request)).await?;
-        match answer.get_mut("items").map(Value::take) {
-            Some(Value::Array(pods)) => Ok(pods),
-            _ => Ok(Vec::new()),
-        }
+        let answer: Page<Value> = self.send_to(&what, Request::get(path), Vec::new()).await?;
+        Ok(answer.items)
     }
 
-    /// All objects of a kind, for a watch of their metadata.
-    pub fn metadata_api(&self, kind: &ServedKind) -> Api<PartialObjectMeta<DynamicObject>> {
-        Api::all_with(self.client.clone(), &kind.resource)
+    /// A page of our own objects of a kind, whole or their metadata alone ([`Described`]); `next` is what the page before said.
+    pub async fn list<T: DeserializeOwned>(
+        &self,
+        kind: &ServedKind,
+        view: View,
+        limit: u32,
+        next: &str,
+    ) -> Result<Page<T>, KubernetesError> {
+        let what = format!("the list of {}", kind.resource.plural);
+        let mut path = ours(kind) + &format!("&limit={limit}");
+        if !next.is_empty() {
+            path += &format!("&continue={}", escaped(next));
+        }
+        let request = Request::get(path);
+        let request = match view {
+            View::Whole => request,
+            View::Metadata => request.header(header::ACCEPT, METADATA_LIST),
+        };
+        self.send_to(&what, request, Vec::new()).await
+    }
+
+    /// What happens to the metadata of our own objects of a kind after `version`, until the API server ends the request in good order.
+    pub async fn watch(
+        &self,
+        kind: &ServedKind,
+        version: &str,
+    ) -> Result<
+        impl Stream<Item = Result<WatchEvent<Described>, KubernetesError>> + Send + use<>,
+        KubernetesError,
+    > {
+        let what = format!("the watch of {}", kind.resource.plural);
+        let path = format!(
+            "{}&watch=true&allowWatchBookmarks=true&timeoutSeconds={WATCH_SECONDS}&resourceVersion={}",
+            ours(kind),
+            escaped(version)
+        );
+        let request = Request::get(path)
+            .header(header::ACCEPT, METADATA_ONLY)
+            .body(Vec::new())
+            .map_err(|error| unusable(&what, &error))?;
+        let events = self
+            .limited(&what, self.client.request_events::<Described>(request))
+            .await?;
+        Ok(events.map(move |event| event.map_err(|error| from_kube(error, &what))))
     }
 
     /// All objects of a kind.
@@ -256,9 +271,48 @@ impl Cluster {
         request: http::request::Builder,
         body: Vec<u8>,
     ) -> Result<T, KubernetesError> {
-        let what = key.to_string();
-        let request = request.body(body).map_err(|error| unusable(&what, &error))?;
-        self.limited(&what, self.client.request(request)).await
+        self.send_to(&key.to_string(), request, body).await
+    }
+
+    async fn send_to<T: DeserializeOwned>(
+        &self,
+        what: &str,
+        request: http::request::Builder,
+        body: Vec<u8>,
+    ) -> Result<T, KubernetesError> {
+        let request = request.body(body).map_err(|error| unusable(what, &error))?;
+        let (parts, body) = request.into_parts();
+        let body = Bytes::from(body);
+        for attempt in 1.. {
+            let request = Request::from_parts(parts.clone(), Body::from(body.clone()));
+            let begun = Instant::now();
+            let (status, headers, answer) = self.limited(what, self.exchange(request)).await?;
+            let wait = wait_before_next(status, &headers);
+            if let Some(wait) = wait.filter(|_| attempt < TRIES) {
+                self.load.refused();
+                tracing::debug!(
+                    what,
+                    seconds = wait.as_secs_f64(),
+                    "the API server has too much to do"
+                );
+                sleep(wait).await;
+                continue;
+            }
+            self.load.answered(begun.elapsed());
+            if !status.is_success() {
+                return Err(refusal(what, status, &answer));
+            }
+            return serde_json::from_slice(&answer).map_err(|error| KubernetesError::Unreachable {
+                what: what.to_owned(),
+                reason: format!("its answer makes no sense: {error}"),
+            });
+        }
+        Err(self.no_answer(what))
+    }
+
+    async fn exchange(&self, request: Request<Body>) -> kube::Result<(StatusCode, HeaderMap, Bytes)> {
+        let (parts, body) = self.client.send(request).await?.into_parts();
+        Ok((parts.status, parts.headers, body.collect_bytes().await?))
     }
 
     async fn limited<T>(
@@ -296,6 +350,63 @@ fn found<T>(answer: Result<T, KubernetesError>) -> Result<Option<T>, KubernetesE
         Err(error) if error.is_not_found() => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+/// How long to wait before the same request is sent again: the priority and fairness of the API server answers 429 with `Retry-After`, and
+/// one that is just starting 503 with it. Nothing of such a request was carried out.
+fn wait_before_next(status: StatusCode, headers: &HeaderMap) -> Option<Duration> {
+    let seconds = headers
+        .get(header::RETRY_AFTER)
+        .and_then(|value| value.to_str().ok()?.trim().parse().ok())
+        .map(Duration::from_secs);
+    match status {
+        StatusCode::TOO_MANY_REQUESTS => Some(seconds.unwrap_or(DEFAULT_WAIT)),
+        StatusCode::SERVICE_UNAVAILABLE => seconds,
+        _ => None,
+    }
+    .map(|wait| wait.min(LONGEST_WAIT))
+}
+
+/// What the API server says where it refuses: a `Status`, or plain text.
+fn refusal(what: &str, status: StatusCode, answer: &[u8]) -> KubernetesError {
+    let said = serde_json::from_slice::<Status>(answer).unwrap_or_else(|_| Status {
+        message: String::from_utf8_lossy(answer).trim().to_owned(),
+        reason: status.canonical_reason().unwrap_or_default().replace(' ', ""),
+        ..Status::default()
+    });
+    let message = if said.message.is_empty() {
+        &said.reason
+    } else {
+        &said.message
+    };
+    KubernetesError::Answered {
+        what: what.to_owned(),
+        status: status.as_u16(),
+        message: message.clone(),
+        reason: said.reason,
+    }
+}
+
+/// Path of all our own objects of a kind, in all namespaces.
+fn ours(kind: &ServedKind) -> String {
+    format!(
+        "{}?labelSelector={}%3D{MANAGER}",
+        DynamicObject::url_path(&kind.resource, None),
+        escaped(MANAGED_BY_LABEL)
+    )
+}
+
+/// Text as a value of a query.
+fn escaped(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            escaped.push(char::from(byte));
+        } else {
+            escaped.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    escaped
 }
 
 /// A name that no path can hold: the API server would refuse it too.

@@ -3,6 +3,7 @@
 //! In: settings, the desired state's k3s section. Out: a [`runner::KubernetesState`] whose [`cluster::Cluster`] is how everything else
 //! reads and writes objects. It guarantees that nothing else in the node knows which Kubernetes it is.
 
+pub mod address;
 pub mod client;
 pub mod cluster;
 pub mod control;
@@ -10,6 +11,8 @@ pub mod datastore;
 pub mod discovery;
 mod error;
 pub mod k3s_config;
+pub mod load;
+pub mod metadata;
 pub mod process;
 pub mod runner;
 pub mod supervisor;

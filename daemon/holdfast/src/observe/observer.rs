@@ -1,10 +1,10 @@
 //! The task that observes: it brings together watches, looks and the table.
 
 use super::{
-    look::look,
+    look::{is_ready_by_being_there, look, look_at_many},
     table::{Consequences, Table},
     versions::Versions,
-    watches::{Seen, Watches},
+    watches::{KindName, Seen, Watches},
 };
 use crate::kubernetes::{Cluster, KubernetesError};
 use futures::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
@@ -27,6 +27,10 @@ use tracing::Instrument as _;
 
 /// Looks at the same time.
 const LOOKS: usize = 4;
+/// So many objects of one kind to look at are looked at together: a list is one request, and a large one.
+const TOGETHER: usize = 8;
+/// Happenings that are taken in before anybody is told what follows from them all.
+const AT_ONCE: usize = 256;
 /// First pause before an object that is not ready is looked at again without having changed: its pods say why it is not, and they are not
 /// watched.
 const SECOND_LOOK: Duration = Duration::from_secs(1);
@@ -110,7 +114,7 @@ pub fn spawn(versions: Arc<Versions>, output: Output) -> Handle {
     Handle { commands }
 }
 
-type Look = BoxFuture<'static, (ObjectKey, Result<Readiness, KubernetesError>)>;
+type Look = BoxFuture<'static, Vec<(ObjectKey, Result<Readiness, KubernetesError>)>>;
 
 struct Observer {
     versions: Arc<Versions>,
@@ -146,24 +150,43 @@ impl Observer {
                     Some(Command::Stop(ticket)) => self.stop(ticket),
                     None => return,
                 },
-                (kind, seen) = self.watches.next() => {
-                    if let Seen::Broken(error) = &seen {
-                        tracing::debug!(kind = kind.1, %error, "a watch broke; it begins again");
-                        self.doubt();
-                    }
-                    let consequences = self.table.see(&kind, seen, &self.versions);
-                    self.follow(consequences);
-                }
+                (kind, seen) = self.watches.next() => self.see(&kind, seen),
                 () = self.versions.ended() => {
-                    let ended = self.versions.take_ended();
-                    let consequences = self.table.written(&ended, &self.versions);
+                    let mut consequences = self.table.written(&self.versions.take_ended(), &self.versions);
+                    let recorded = self.table.recorded(&self.versions.take_recorded(), &self.versions);
+                    consequences.add(recorded);
                     self.follow(consequences);
                 }
-                Some((key, answer)) = self.looks.next() => self.looked(&key, answer),
+                Some(answers) = self.looks.next() => {
+                    for (key, answer) in answers {
+                        self.looked(&key, answer);
+                    }
+                    self.tell();
+                }
                 () = timer => self.look_again(),
             }
             self.start_looks();
         }
+    }
+
+    /// Takes in what a watch says, and what others have said meanwhile.
+    fn see(&mut self, kind: &KindName, seen: Seen) {
+        let mut consequences = self.see_one(kind, seen);
+        for _ in 0..AT_ONCE {
+            let Some((kind, seen)) = self.watches.at_once() else {
+                break;
+            };
+            consequences.add(self.see_one(&kind, seen));
+        }
+        self.follow(consequences);
+    }
+
+    fn see_one(&mut self, kind: &KindName, seen: Seen) -> Consequences {
+        if let Seen::Broken(error) = &seen {
+            tracing::debug!(kind = kind.1, %error, "a watch broke; it begins again");
+            self.doubt();
+        }
+        self.table.see(kind, seen, &self.versions)
     }
 
     async fn begin(&mut self, observation: Observation) {
@@ -191,8 +214,8 @@ impl Observer {
             self.pause_kind(&kind);
         }
         // A look tells at once what a watch would tell only with the next change.
-        let all: Vec<_> = self.table.keys().cloned().collect();
-        self.queue.extend(all);
+        let all = self.table.keys().filter(|key| !is_ready_by_being_there(key));
+        self.queue.extend(all.cloned());
         self.tell();
     }
 
@@ -235,7 +258,7 @@ impl Observer {
     fn want_look(&mut self, key: ObjectKey) {
         if self.busy.contains(&key) {
             self.again.insert(key);
-        } else if !self.queue.contains(&key) {
+        } else if !is_ready_by_being_there(&key) && !self.queue.contains(&key) {
             self.queue.push_back(key);
         }
     }
@@ -247,15 +270,36 @@ impl Observer {
         while self.looks.len() < LOOKS
             && let Some(key) = self.queue.pop_front()
         {
-            if super::look::is_ready_by_being_there(&key) {
+            if is_ready_by_being_there(&key) {
                 continue;
             }
-            self.busy.insert(key.clone());
             let cluster = cluster.clone();
-            self.looks.push(Box::pin(async move {
-                let answer = look(&cluster, &key).await;
-                (key, answer)
-            }));
+            let is_alike = |other: &ObjectKey| other.api_version == key.api_version && other.kind == key.kind;
+            if self
+                .queue
+                .iter()
+                .filter(|other| is_alike(other))
+                .take(TOGETHER)
+                .count()
+                < TOGETHER
+            {
+                self.busy.insert(key.clone());
+                self.looks.push(Box::pin(async move {
+                    let answer = look(&cluster, &key).await;
+                    vec![(key, answer)]
+                }));
+                continue;
+            }
+            let kind = (key.api_version.clone(), key.kind.clone());
+            let (mut alike, others) = std::mem::take(&mut self.queue)
+                .into_iter()
+                .partition::<Vec<_>, _>(|other| is_alike(other));
+            self.queue = others.into();
+            alike.push(key);
+            self.busy.extend(alike.iter().cloned());
+            self.looks.push(Box::pin(
+                async move { look_at_many(&cluster, &kind, alike).await },
+            ));
         }
     }
 
@@ -267,9 +311,7 @@ impl Observer {
         }
         match answer {
             Ok(readiness) => {
-                if self.table.looked(key, readiness) {
-                    self.tell();
-                }
+                self.table.looked(key, readiness);
             }
             Err(error) => tracing::debug!(%error, "no look at an object"),
         }

@@ -8,13 +8,12 @@ use super::{
     versions::Versions,
     watches::{KindName, Seen},
 };
-use crate::kubernetes::cluster::ObjectVersion;
+use crate::kubernetes::metadata::{Metadata, ObjectVersion};
 use holdfast_core::{
     object::ObjectKey,
     readiness::{Readiness, Summary},
 };
 use holdfast_protocol::report::{AppStatus, Health};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 /// One observed object.
@@ -24,8 +23,8 @@ struct Entry {
     app: usize,
     /// What the watch said last.
     seen: Option<ObjectVersion>,
-    /// Which object of this name is known to be gone; empty where that is not known.
-    gone: Option<String>,
+    /// Which object of this name is known to be gone; 0 where that is not known.
+    gone: Option<u64>,
     /// Whether the list that is under way has named it.
     listed: bool,
     readiness: Option<Readiness>,
@@ -46,6 +45,14 @@ pub(super) struct Consequences {
     pub drifted: Vec<ObjectKey>,
     /// Objects whose readiness may be another.
     pub look: Vec<ObjectKey>,
+}
+
+impl Consequences {
+    /// These and those.
+    pub(super) fn add(&mut self, others: Self) {
+        self.drifted.extend(others.drifted);
+        self.look.extend(others.look);
+    }
 }
 
 impl Table {
@@ -111,14 +118,10 @@ impl Table {
             }
             Seen::Listed(metadata) => self.changed(kind, &metadata, versions, true),
             Seen::Changed(metadata) => self.changed(kind, &metadata, versions, false),
-            Seen::Gone(metadata) => {
-                let key = key_of(kind, &metadata);
-                let uid = metadata.uid.unwrap_or_default();
-                match self.get(&key) {
-                    Some(entry) => missing(entry, uid, versions),
-                    None => Consequences::default(),
-                }
-            }
+            Seen::Gone(metadata) => match self.get(&key_of(kind, &metadata)) {
+                Some(entry) => missing(entry, metadata.version.uid, versions),
+                None => Consequences::default(),
+            },
             Seen::ListEnds => {
                 let mut all = Consequences::default();
                 for entry in self.of_kind(kind).filter(|entry| !entry.listed) {
@@ -148,14 +151,28 @@ impl Table {
         all
     }
 
-    /// Takes in what a look said; answers whether that is another state than before.
-    pub(super) fn looked(&mut self, key: &ObjectKey, readiness: Readiness) -> bool {
-        self.get(key).is_some_and(|entry| {
-            let new = Some(readiness);
-            let other = entry.readiness != new;
-            entry.readiness = new;
-            other
-        })
+    /// Judges objects again of which it was not known before how they should be.
+    pub(super) fn recorded(&mut self, keys: &HashSet<ObjectKey>, versions: &Versions) -> Consequences {
+        let mut all = Consequences::default();
+        for key in keys {
+            let Some(entry) = self.get(key) else {
+                continue;
+            };
+            if let Some(seen) = entry.seen {
+                versions.met(key, seen);
+            }
+            if is_drifted(entry, versions) || is_gone(entry, versions) {
+                all.drifted.push(key.clone());
+            }
+        }
+        all
+    }
+
+    /// Takes in what a look said.
+    pub(super) fn looked(&mut self, key: &ObjectKey, readiness: Readiness) {
+        if let Some(entry) = self.get(key) {
+            entry.readiness = Some(readiness);
+        }
     }
 
     /// Whether an object is known not to be ready, or not known at all.
@@ -194,7 +211,7 @@ impl Table {
     fn changed(
         &mut self,
         kind: &KindName,
-        metadata: &ObjectMeta,
+        metadata: &Metadata,
         versions: &Versions,
         listed: bool,
     ) -> Consequences {
@@ -203,7 +220,8 @@ impl Table {
             return Consequences::default();
         };
         entry.listed |= listed;
-        let version = ObjectVersion::of(metadata);
+        let version = metadata.version;
+        versions.met(&key, version);
         if entry.seen.as_ref() == Some(&version) && entry.readiness.is_some() {
             return Consequences::default();
         }
@@ -228,7 +246,7 @@ impl Table {
 }
 
 /// The object is not there, or no longer ours by its labels.
-fn missing(entry: &mut Entry, uid: String, versions: &Versions) -> Consequences {
+fn missing(entry: &mut Entry, uid: u64, versions: &Versions) -> Consequences {
     entry.seen = None;
     entry.gone = Some(uid);
     if !is_gone(entry, versions) {
@@ -244,7 +262,7 @@ fn missing(entry: &mut Entry, uid: String, versions: &Versions) -> Consequences 
 /// Whether the object that our last write left is gone, and not only an earlier one of the same name.
 fn is_gone(entry: &Entry, versions: &Versions) -> bool {
     match (&entry.gone, versions.settled(&entry.key)) {
-        (Some(uid), Some(known)) => uid.is_empty() || *uid == known.uid,
+        (Some(uid), Some(known)) => *uid == 0 || known.uid == 0 || *uid == known.uid,
         _ => false,
     }
 }
@@ -261,12 +279,12 @@ fn needs_look(entry: &Entry) -> Option<ObjectKey> {
     (!is_ready_by_being_there(&entry.key)).then(|| entry.key.clone())
 }
 
-fn key_of(kind: &KindName, metadata: &ObjectMeta) -> ObjectKey {
+fn key_of(kind: &KindName, metadata: &Metadata) -> ObjectKey {
     ObjectKey {
         api_version: kind.0.clone(),
         kind: kind.1.clone(),
         namespace: metadata.namespace.clone(),
-        name: metadata.name.clone().unwrap_or_default(),
+        name: metadata.name.clone(),
     }
 }
 
@@ -297,12 +315,12 @@ mod tests {
         }
     }
 
-    fn metadata(name: &str, resource_version: &str, fields: &str) -> Box<ObjectMeta> {
+    fn metadata(name: &str, resource_version: &str, fields: &str) -> Metadata {
         let value = serde_json::json!({
             "name": name, "namespace": "default", "uid": "u", "resourceVersion": resource_version,
             "managedFields": [{"manager": "holdfast", "operation": "Apply", "apiVersion": "v1", "fieldsV1": {fields: {}}}]
         });
-        Box::new(serde_json::from_value(value).unwrap())
+        serde_json::from_value(value).unwrap()
     }
 
     fn setup() -> (Table, Versions, KindName, ObjectKey) {
@@ -312,7 +330,7 @@ mod tests {
         let versions = Versions::default();
         versions
             .begin(&key)
-            .done(ObjectVersion::of(&metadata("greeting", "10", "f:data")));
+            .done(metadata("greeting", "10", "f:data").version);
         (table, versions, ("v1".into(), "ConfigMap".into()), key)
     }
 
@@ -360,7 +378,7 @@ mod tests {
             &versions,
         );
         assert!(during.drifted.is_empty());
-        writing.done(ObjectVersion::of(&metadata("greeting", "12", "f:new")));
+        writing.done(metadata("greeting", "12", "f:new").version);
         assert!(
             table
                 .written(&versions.take_ended(), &versions)
@@ -374,7 +392,7 @@ mod tests {
             Seen::Changed(metadata("greeting", "14", "f:hostile")),
             &versions,
         );
-        writing.done(ObjectVersion::of(&metadata("greeting", "13", "f:new")));
+        writing.done(metadata("greeting", "13", "f:new").version);
         assert_eq!(table.written(&versions.take_ended(), &versions).drifted, [key]);
     }
 
@@ -383,8 +401,8 @@ mod tests {
         let (mut table, versions, kind, key) = setup();
         let writing = versions.begin(&key);
         table.see(&kind, Seen::Gone(metadata("greeting", "12", "f:data")), &versions);
-        let mut again = ObjectVersion::of(&metadata("greeting", "13", "f:data"));
-        again.uid = "another".into();
+        let mut again = metadata("greeting", "13", "f:data").version;
+        again.uid += 1;
         writing.done(again);
         assert!(
             table
@@ -407,6 +425,54 @@ mod tests {
             let end = table.written(&versions.take_ended(), &versions);
             assert!(end.drifted.is_empty());
             assert!(table.see(&kind, gone(), &versions).drifted.is_empty());
+        }
+    }
+
+    /// A table after a start: what an earlier run wrote is known from its record alone.
+    fn restarted(
+        record_first: bool,
+        live: &Metadata,
+    ) -> (Consequences, Table, Versions, KindName, ObjectKey) {
+        let (_, _, kind, key) = setup();
+        let mut table = Table::new(vec![target("ConfigMap", "greeting")], vec!["hello".into()]);
+        let versions = Versions::default();
+        let record = [(key.clone(), metadata("greeting", "10", "f:data").version.owned)];
+        let mut all = Vec::new();
+        if record_first {
+            versions.recorded(record.clone());
+        }
+        table.see(&kind, Seen::ListBegins, &versions);
+        all.extend(table.see(&kind, Seen::Listed(live.clone()), &versions).drifted);
+        table.see(&kind, Seen::ListEnds, &versions);
+        if !record_first {
+            versions.recorded(record);
+        }
+        all.extend(table.recorded(&versions.take_recorded(), &versions).drifted);
+        all.dedup();
+        let consequences = Consequences {
+            drifted: all,
+            look: Vec::new(),
+        };
+        (consequences, table, versions, kind, key)
+    }
+
+    #[test]
+    fn after_a_start_the_record_tells_what_changed_meanwhile() {
+        for record_first in [true, false] {
+            let (same, mut table, versions, kind, key) =
+                restarted(record_first, &metadata("greeting", "20", "f:data"));
+            assert!(same.drifted.is_empty());
+            // From then on it is this object that is meant.
+            let gone = table.see(&kind, Seen::Gone(metadata("greeting", "21", "f:data")), &versions);
+            assert_eq!(gone.drifted, [key]);
+
+            // Also where the datastore was set back: an older state is not as it was applied.
+            for (version, fields) in [("20", "f:taken"), ("3", "f:earlier")] {
+                let (other, .., key) = restarted(record_first, &metadata("greeting", version, fields));
+                assert_eq!(other.drifted, [key]);
+            }
+            let (missing, .., key) = restarted(record_first, &metadata("neighbour", "20", "f:data"));
+            assert_eq!(missing.drifted, [key]);
         }
     }
 

@@ -1,7 +1,7 @@
 //! What our own writes made of objects, so that a watch can tell their echo from somebody else's change.
 //!
-//! In: begin and end of each write. Out: for an object, the version after our last write. It guarantees that an echo which comes before
-//! the answer of its own write is not judged until the answer is here.
+//! In: begin and end of each write, and what is recorded of those of an earlier run. Out: for an object, the version after our last write. It
+//! guarantees that an echo which comes before the answer of its own write is not judged until the answer is here.
 
 use crate::kubernetes::cluster::ObjectVersion;
 use holdfast_core::object::ObjectKey;
@@ -25,6 +25,8 @@ struct Inner {
     writing: HashMap<ObjectKey, usize>,
     /// Objects whose writes ended since they were last taken.
     ended: HashSet<ObjectKey>,
+    /// Objects whose records were taken in since they were last taken.
+    recorded: HashSet<ObjectKey>,
 }
 
 /// A write that is under way; it counts as ended when this is dropped.
@@ -44,9 +46,33 @@ impl Versions {
         }
     }
 
-    /// Takes note of what a write would lead to, without one.
-    pub fn expect(&self, key: &ObjectKey, version: ObjectVersion) {
-        self.locked().known.insert(key.clone(), version);
+    /// Takes in the fingerprints that the last writes of an earlier time left, whatever was known before: any state of these objects is
+    /// judged by them from now on, an older one too. Objects that are being written are left alone.
+    pub fn recorded(&self, records: impl IntoIterator<Item = (ObjectKey, u64)>) {
+        let mut inner = self.locked();
+        for (key, fingerprint) in records {
+            if !inner.writing.contains_key(&key) {
+                inner
+                    .known
+                    .insert(key.clone(), ObjectVersion::recorded(fingerprint));
+                inner.recorded.insert(key);
+            }
+        }
+        drop(inner);
+        self.ended.notify_one();
+    }
+
+    /// An object is as it was recorded: it is this one, and no other of the same name.
+    pub fn met(&self, key: &ObjectKey, seen: ObjectVersion) {
+        let mut inner = self.locked();
+        if inner.writing.contains_key(key) {
+            return;
+        }
+        if let Some(known) = inner.known.get_mut(key)
+            && *known == ObjectVersion::recorded(seen.owned)
+        {
+            *known = seen;
+        }
     }
 
     /// The version after our last write; none where there was no write since the start, or one is under way.
@@ -55,7 +81,7 @@ impl Versions {
         if inner.writing.contains_key(key) {
             return None;
         }
-        inner.known.get(key).cloned()
+        inner.known.get(key).copied()
     }
 
     /// Objects whose writes ended since the last call.
@@ -63,7 +89,12 @@ impl Versions {
         std::mem::take(&mut self.locked().ended)
     }
 
-    /// Waits for the end of a write. Cancel safe.
+    /// Objects whose records were taken in since the last call.
+    pub fn take_recorded(&self) -> HashSet<ObjectKey> {
+        std::mem::take(&mut self.locked().recorded)
+    }
+
+    /// Waits for the end of a write, or for records. Cancel safe.
     pub async fn ended(&self) {
         self.ended.notified().await;
     }
@@ -73,7 +104,8 @@ impl Versions {
         let mut inner = self.locked();
         inner.known.retain(|key, _| keep(key));
         inner.known.shrink_to_fit();
-        inner.ended.clear();
+        inner.ended = HashSet::new();
+        inner.recorded = HashSet::new();
     }
 
     fn locked(&self) -> MutexGuard<'_, Inner> {

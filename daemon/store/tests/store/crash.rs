@@ -23,6 +23,7 @@ fn entry(name: &str) -> InventoryEntry {
         },
         app: "web".into(),
         digest: None,
+        fingerprint: None,
         keep: false,
     }
 }

@@ -20,6 +20,7 @@ fn expected_inventory() -> Vec<InventoryEntry> {
         },
         app: "web".into(),
         digest: Some(Digest::of(&[number])),
+        fingerprint: None,
         keep: false,
     };
     (0..50).map(entry).collect()

@@ -15,6 +15,7 @@ fn entry(api_version: &str, namespace: Option<&str>, name: &str, content: Option
         },
         app: "web".into(),
         digest: content.map(Digest::of),
+        fingerprint: content.map(|content| u64::MAX - content.len() as u64),
         keep: name == "kept",
     }
 }
