@@ -178,6 +178,7 @@ impl Fetcher {
             Tried::Failed(told) => told,
             Tried::Mixed => Vec::new(),
         };
+        transfer.tidy();
         Err(failure(item, told))
     }
 

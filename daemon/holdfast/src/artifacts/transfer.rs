@@ -83,6 +83,15 @@ impl<'a> Transfer<'a> {
         self.apart = true;
     }
 
+    /// Removes the file that nothing came into.
+    pub(super) fn tidy(&mut self) {
+        if self.writer.take().is_some_and(|writer| writer.offset() == 0)
+            && let Err(error) = self.fetcher.blobs.drop_partial(self.item.digest)
+        {
+            tracing::debug!(%error, "an empty file stays behind");
+        }
+    }
+
     /// Goes on with this source, as long as it gives more.
     pub(super) async fn from(&mut self, source: &Source) -> Outcome {
         let name = source.to_string();
