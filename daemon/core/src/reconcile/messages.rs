@@ -125,6 +125,8 @@ pub enum JournalStep {
 }
 
 /// Something that happened.
+// The large one comes once, at the start.
+#[allow(clippy::large_enum_variant)]
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
     /// The daemon started; always the first event, also on a new node.

@@ -63,6 +63,8 @@
 //! What the caller does: it carries out effects in the order given, begins with [`Event::Restarted`], and answers each ticket at
 //! most once. Answers to tickets that were cancelled or overtaken are passed over.
 
+#[cfg(test)]
+mod fixtures;
 mod machine;
 mod messages;
 #[cfg(test)]
@@ -77,6 +79,7 @@ mod tests;
 mod upkeep;
 #[cfg(test)]
 mod upkeep_tests;
+mod way;
 
 pub use messages::{
     ARCHITECTURE, DocumentRef, Effect, Event, IllegalTransition, JournalStep, Report, Ticket,

@@ -1,6 +1,6 @@
 //! Named scenarios of upkeep: drift, rechecks, observations.
 
-use super::{tests::*, *};
+use super::{fixtures::*, *};
 use crate::failure::Failure;
 use holdfast_protocol::{document::DriftPolicy, event::EventKind, report::Health};
 

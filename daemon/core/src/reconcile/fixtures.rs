@@ -1,0 +1,211 @@
+//! What the tests of the machine share: documents, events, and picks among effects.
+
+use super::*;
+use crate::{codes, failure::Failure, readiness::Summary};
+use holdfast_protocol::{
+    Digest,
+    document::{BlobRef, DriftPolicy, FailurePolicy},
+    event::EventKind,
+    report::{Health, Phase},
+};
+
+pub(super) fn document(counter: u64) -> DocumentRef {
+    DocumentRef {
+        generation: Generation { epoch: 1, counter },
+        digest: Digest::of(&counter.to_be_bytes()),
+        blobs: Vec::new(),
+        ready_deadline_seconds: 600,
+        drift: DriftPolicy::Correct,
+        stability_seconds: 0,
+        on_failure: FailurePolicy::RollBack,
+        artifacts: Vec::new(),
+        isolated: BTreeSet::new(),
+    }
+}
+
+pub(super) fn with_blob(counter: u64) -> DocumentRef {
+    DocumentRef {
+        blobs: vec![BlobRef {
+            digest: Digest::of(b"blob"),
+            size: 4,
+        }],
+        ..document(counter)
+    }
+}
+
+pub(super) fn key(name: &str) -> ObjectKey {
+    ObjectKey {
+        api_version: "v1".into(),
+        kind: "ConfigMap".into(),
+        namespace: Some("default".into()),
+        name: name.into(),
+    }
+}
+
+pub(super) fn failure(retryable: bool) -> Failure {
+    Failure {
+        key: Some(key("a")),
+        app: None,
+        problem: Problem::new(codes::OBJECT_REFUSED, "a is refused", ""),
+        retryable,
+    }
+}
+
+pub(super) fn summary(health: Health) -> Summary {
+    Summary {
+        health,
+        ready: 0,
+        objects: 1,
+        cause: (health != Health::Healthy)
+            .then(|| Problem::new(codes::IMAGE_PULL_FAILED, "image can't be pulled: x", "")),
+        isolated: Vec::new(),
+    }
+}
+
+pub(super) fn lost() -> Event {
+    Event::KubernetesLost {
+        problem: Problem::new(codes::KUBERNETES_UNREACHABLE, "connection refused", ""),
+    }
+}
+
+pub(super) fn restarted(newest: Option<(DocumentRef, JournalStep)>, applied: Option<DocumentRef>) -> Event {
+    Event::Restarted {
+        newest,
+        applied,
+        proven: None,
+        fallback: None,
+        paused: false,
+    }
+}
+
+pub(super) fn fresh() -> State {
+    let mut state = State::default();
+    assert_eq!(state.step(restarted(None, None)), Ok(vec![]));
+    state
+}
+
+pub(super) fn step(state: &mut State, event: Event) -> Vec<Effect> {
+    state.step(event).expect("a legal event")
+}
+
+/// Answers checks, gate and switch well, as often as they are asked for; gives all effects.
+pub(super) fn pass(state: &mut State, effects: Vec<Effect>) -> Vec<Effect> {
+    let mut all = effects.clone();
+    let mut last = effects;
+    while let Some(event) = last.iter().find_map(|effect| match effect {
+        Effect::Preflight { ticket, .. } => Some(Event::PreflightPassed { ticket: *ticket }),
+        Effect::AwaitGate { ticket, .. } => Some(Event::GateOpened { ticket: *ticket }),
+        Effect::SwitchKubernetes { ticket, .. } | Effect::RestoreKubernetes { ticket, .. } => {
+            Some(Event::KubernetesSwitched { ticket: *ticket })
+        }
+        _ => None,
+    }) {
+        last = step(state, event);
+        all.extend(last.clone());
+    }
+    all
+}
+
+/// Hands the document in and leads it through the gate.
+pub(super) fn accept(state: &mut State, document: DocumentRef) -> Vec<Effect> {
+    let effects = step(state, Event::DocumentAccepted(document));
+    pass(state, effects)
+}
+
+/// The ticket of the first effect that `pick` knows.
+pub(super) fn ticket(effects: &[Effect], pick: impl Fn(&Effect) -> Option<Ticket>) -> Ticket {
+    effects
+        .iter()
+        .find_map(pick)
+        .unwrap_or_else(|| panic!("the wanted effect is not among {effects:#?}"))
+}
+
+pub(super) fn apply(effects: &[Effect]) -> Ticket {
+    ticket(effects, |effect| match effect {
+        Effect::Apply { ticket, .. } => Some(*ticket),
+        _ => None,
+    })
+}
+
+pub(super) fn verify(effects: &[Effect]) -> Ticket {
+    ticket(effects, |effect| match effect {
+        Effect::Verify { ticket, .. } => Some(*ticket),
+        _ => None,
+    })
+}
+
+pub(super) fn fetch(effects: &[Effect]) -> Ticket {
+    ticket(effects, |effect| match effect {
+        Effect::FetchBlobs { ticket, .. } => Some(*ticket),
+        _ => None,
+    })
+}
+
+pub(super) fn retry(effects: &[Effect]) -> (Ticket, u32) {
+    effects
+        .iter()
+        .find_map(|effect| match effect {
+            Effect::ScheduleRetry { ticket, attempt } => Some((*ticket, *attempt)),
+            _ => None,
+        })
+        .unwrap_or_else(|| panic!("no retry among {effects:#?}"))
+}
+
+pub(super) fn deadline(effects: &[Effect]) -> Ticket {
+    ticket(effects, |effect| match effect {
+        Effect::ScheduleDeadline { ticket, .. } => Some(*ticket),
+        _ => None,
+    })
+}
+
+/// The ticket of a check, a gate or a switch.
+pub(super) fn ticket_of(effects: &[Effect]) -> Ticket {
+    ticket(effects, |effect| match effect {
+        Effect::Preflight { ticket, .. }
+        | Effect::AwaitGate { ticket, .. }
+        | Effect::SwitchKubernetes { ticket, .. }
+        | Effect::RestoreKubernetes { ticket, .. } => Some(*ticket),
+        _ => None,
+    })
+}
+
+pub(super) fn put_back(effects: &[Effect]) -> Option<(Ticket, BTreeSet<ObjectKey>)> {
+    effects.iter().find_map(|effect| match effect {
+        Effect::ApplyObjects { ticket, keys, .. } => Some((*ticket, keys.clone())),
+        _ => None,
+    })
+}
+
+pub(super) fn reports(effects: &[Effect]) -> Vec<EventKind> {
+    effects
+        .iter()
+        .filter_map(|effect| match effect {
+            Effect::Report(report) => Some(report.kind.clone()),
+            _ => None,
+        })
+        .collect()
+}
+
+/// A state whose document is committed; gives the observation's ticket too.
+pub(super) fn committed(document: DocumentRef) -> (State, Ticket) {
+    let mut state = fresh();
+    step(&mut state, Event::KubernetesReady);
+    let effects = accept(&mut state, document);
+    let effects = step(
+        &mut state,
+        Event::ApplyFinished {
+            ticket: apply(&effects),
+            failures: vec![],
+        },
+    );
+    let observation = verify(&effects);
+    step(
+        &mut state,
+        Event::ReadinessChanged {
+            ticket: observation,
+            summary: summary(Health::Healthy),
+        },
+    );
+    assert_eq!(state.phase(), Phase::Committed);
+    (state, observation)
+}
