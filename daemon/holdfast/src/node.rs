@@ -19,7 +19,9 @@ use crate::{
     },
     identity::{Identity, clock::TimeFloor},
     kubernetes::{
-        KubernetesState, control,
+        KubernetesState,
+        care::Care,
+        control,
         runner::Runner,
         supervisor::{ChildSupervisor, NotSupervised},
         switch::Switcher,
@@ -137,7 +139,16 @@ pub async fn run(
     let mut parts = JoinSet::new();
     parts.spawn(tell_renewals(identity.clone(), intake.recorder.clone()));
     parts.spawn(driver.run().instrument(tracing::info_span!("reconcile")));
-    spawn_kubernetes(&mut parts, &settings, orders, kubernetes);
+    let repair = Arc::new(Notify::new());
+    let care = settings.kubernetes.supervise.then(|| {
+        let (recorder, state) = (intake.recorder.clone(), kubernetes_state.clone());
+        Arc::new(Care::new(&settings, recorder, state, repair.clone()))
+    });
+    if let Some(care) = care.clone() {
+        let span = tracing::info_span!("kubernetes-care");
+        parts.spawn(care.run(reporter.progress.clone()).instrument(span));
+    }
+    spawn_kubernetes(&mut parts, &settings, orders, kubernetes, care.clone(), repair);
     parts.spawn(
         reporter
             .clone()
@@ -167,6 +178,10 @@ pub async fn run(
         shutdown.cancelled().await;
     }
     parts.shutdown().await;
+    if let Some(care) = care {
+        // The machine may be about to go down: what is in memory alone must not go with it.
+        tokio::task::spawn_blocking(move || care.save()).await?;
+    }
     Ok(())
 }
 
@@ -245,6 +260,8 @@ fn spawn_kubernetes(
     settings: &Settings,
     orders: control::Orders,
     state: watch::Sender<KubernetesState>,
+    care: Option<Arc<Care>>,
+    restart: Arc<Notify>,
 ) {
     let kubernetes = &settings.kubernetes;
     let supervised = kubernetes.supervise;
@@ -256,7 +273,8 @@ fn spawn_kubernetes(
         request_timeout: settings.apply.request_timeout,
         pace: Pace::new(kubernetes.restart_min, kubernetes.restart_max),
         orders,
-        before_start: Arc::new(|_| Ok(())),
+        before_start: Arc::new(move |target| care.as_ref().map_or(Ok(()), |care| care.before_start(target))),
+        restart,
         doubt: Arc::new(Notify::new()),
         state,
     };

@@ -1,5 +1,6 @@
 //! What can go wrong with Kubernetes, told apart by what the node does about it.
 
+use super::datastore::DatastoreError;
 use crate::codes;
 use holdfast_core::{
     codes as core_codes,
@@ -105,6 +106,9 @@ pub enum KubernetesError {
         /// What the operating system says.
         reason: String,
     },
+    /// The datastore cannot be where it is wanted.
+    #[error(transparent)]
+    Datastore(DatastoreError),
     /// Another version runs than the document demands.
     #[error("k3s {wanted} is wanted, but {found} runs")]
     WrongVersion {
@@ -149,6 +153,7 @@ impl KubernetesError {
     /// The form in which people see it.
     pub fn problem(&self) -> Problem {
         let (code, action) = match self {
+            Self::Datastore(error) => return error.problem(),
             Self::KubeconfigUnusable { .. } => (
                 codes::KUBECONFIG_UNUSABLE,
                 "check kubernetes.kubeconfig in the configuration; k3s writes the file when it starts",

@@ -4,12 +4,14 @@
 //! reads and writes objects. It guarantees that nothing else in the node knows which Kubernetes it is.
 
 pub mod address;
+pub mod care;
 pub mod client;
 pub mod cluster;
 pub mod control;
 pub mod datastore;
 pub mod discovery;
 mod error;
+pub mod heal;
 pub mod k3s_config;
 pub mod load;
 pub mod metadata;

@@ -68,6 +68,8 @@ pub struct Runner {
     pub orders: Orders,
     /// Done before each start.
     pub before_start: BeforeStart,
+    /// Told when Kubernetes has to be started anew, for the sake of a repair.
+    pub restart: Arc<Notify>,
     /// Told by whoever sees that Kubernetes does not answer.
     pub doubt: Arc<Notify>,
     /// Where the state is told.
@@ -111,8 +113,17 @@ impl Runner {
             let ended = tokio::select! {
                 error = supervisor.ended() => Some(error),
                 () = self.orders.changed() => None,
+                () = self.restart.notified() => Some(KubernetesError::Switching),
                 never = self.watch_readiness() => match never {},
             };
+            if matches!(ended, Some(KubernetesError::Switching)) {
+                self.not_ready(Health::Progressing, Some(&KubernetesError::Switching));
+                // What keeps it from standing still comes up again, by name, when it is looked at next.
+                if let Err(error) = supervisor.stop().await {
+                    tracing::warn!(%error, "k3s cannot be stopped for a repair");
+                }
+                continue;
+            }
             if let Some(error) = ended {
                 tracing::warn!(%error, "k3s ended");
                 self.not_ready(Health::Degraded, Some(&error));

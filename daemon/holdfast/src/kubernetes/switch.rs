@@ -100,7 +100,9 @@ impl Switcher {
             version: None,
             role: section.map(|section| section.role).unwrap_or_default(),
             config: k3s_config::render(&self.settings, &self.node, section),
-            datastore: section.and_then(|section| section.datastore).unwrap_or_default(),
+            datastore: section
+                .and_then(|section| section.datastore)
+                .unwrap_or_else(|| self.settings.kubernetes_datastore()),
         }
     }
 }

@@ -14,6 +14,7 @@ pub use docs::markdown;
 pub use load::{Fault, SettingsError, Sources};
 pub use value::ByteSize;
 
+use holdfast_protocol::document::Datastore;
 use schema::settings_section;
 use serde_json::{Map, Value};
 use std::{
@@ -241,6 +242,15 @@ impl Settings {
     /// File that holds process id and start time of the Kubernetes that Holdfast started.
     pub fn kubernetes_pid_file(&self) -> PathBuf {
         self.state_dir.join("kubernetes/pid")
+    }
+
+    /// Where the datastore is, where the document does not say.
+    pub fn kubernetes_datastore(&self) -> Datastore {
+        if self.kubernetes.datastore == "ram" {
+            Datastore::Ram
+        } else {
+            Datastore::Persistent
+        }
     }
 
     /// Checks what no single key can hold; the error is the key and the reason.

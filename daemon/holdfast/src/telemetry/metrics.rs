@@ -148,6 +148,12 @@ metrics! {
     kubernetes_ready: Gauge = "holdfast_kubernetes_ready";
     /// Times that Kubernetes was started.
     kubernetes_starts: Counter = "holdfast_kubernetes_starts_total";
+    /// Snapshots of a datastore in memory that were written to the disk.
+    datastore_snapshots: Counter = "holdfast_datastore_snapshots_total";
+    /// Size of the datastore and its log, in bytes.
+    datastore_bytes: Gauge = "holdfast_datastore_bytes";
+    /// Damaged parts of Kubernetes that were set aside and rebuilt.
+    kubernetes_heals: Counter = "holdfast_kubernetes_heals_total";
     /// Bytes of blobs that were fetched.
     blob_bytes: Counter = "holdfast_blob_fetched_bytes_total";
     /// Fetches of blobs that broke and were resumed or tried again.

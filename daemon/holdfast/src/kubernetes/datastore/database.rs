@@ -168,7 +168,7 @@ pub(super) fn move_on(path: &Path) -> Result<(), DatastoreError> {
 }
 
 /// Removes what k3s keeps in the database of its own certificates, so that it saves those on its disk anew.
-pub(super) fn forget_bootstrap(path: &Path) -> Result<usize, DatastoreError> {
+pub(in crate::kubernetes) fn forget_bootstrap(path: &Path) -> Result<usize, DatastoreError> {
     open_to_write(path)?
         .execute("DELETE FROM kine WHERE name LIKE '/bootstrap/%'", [])
         .map_err(|error| DatastoreError::from_sqlite(path, &error))
