@@ -10,6 +10,7 @@ mod cross;
 mod demo;
 mod docs;
 mod files;
+mod k3s;
 mod prerequisites;
 mod shell;
 mod test;
@@ -37,6 +38,9 @@ enum Task {
     Prerequisites(prerequisites::Options),
     /// Build the Kubernetes that tests and demo use where no real k3s is given
     Cluster,
+    /// Pin the k3s that boxes get
+    #[command(subcommand)]
+    K3s(k3s::Task),
     /// Write docs/configuration.md, docs/cli.md and docs/metrics.md from the code
     Docs(docs::Options),
     /// Build the static node binaries and run them
@@ -64,6 +68,7 @@ fn run() -> Result<()> {
         Task::Test(options) => test::run(&options),
         Task::Prerequisites(options) => prerequisites::run(&options),
         Task::Cluster => cluster::build().map(drop),
+        Task::K3s(task) => k3s::run(&task),
         Task::Docs(options) => docs::run(&options),
         Task::Cross(options) => cross::run(&options),
         Task::Check => check::run(),
