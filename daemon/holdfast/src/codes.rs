@@ -64,6 +64,10 @@ pub const SOCKET_UNUSABLE: &str = "socket-unusable";
 pub const NODE_STARTING: &str = "node-starting";
 /// The metrics address cannot be listened on.
 pub const METRICS_ADDRESS_UNUSABLE: &str = "metrics-address-unusable";
+/// Images that the documents need cannot be imported or pinned now.
+pub const IMAGES_UNKEPT: &str = "images-unkept";
+/// An archive of images is none that containerd takes.
+pub const IMAGE_ARCHIVE_INVALID: &str = "image-archive-invalid";
 /// Something else keeps changing an object that Holdfast keeps putting back.
 pub const DRIFT_FIGHT: &str = "drift-fight";
 /// The directory for a datastore in memory is not in memory.
@@ -90,3 +94,23 @@ pub const KUBERNETES_HEAL_FAILED: &str = "kubernetes-heal-failed";
 pub const DISK_LOW: &str = "disk-low";
 /// The device reports that it has used up most of its life.
 pub const FLASH_WORN: &str = "flash-worn";
+/// A sealed value cannot be opened: it is missing, damaged, or was sealed for another place.
+pub const SEALED_VALUE_UNUSABLE: &str = "sealed-value-unusable";
+/// A value is sealed to another key than this box has.
+pub const SEALED_TO_OTHER_KEY: &str = "sealed-to-other-key";
+/// The address of the node cannot be put on its interface.
+pub const NODE_ADDRESS_FAILED: &str = "node-address-failed";
+/// k3s would skip minor versions.
+pub const KUBERNETES_VERSION_SKIPPED: &str = "kubernetes-version-skipped";
+/// k3s would go down to an older minor version.
+pub const KUBERNETES_DOWNGRADE: &str = "kubernetes-downgrade";
+/// The disk has no room for what the document brings.
+pub const SPACE_INSUFFICIENT: &str = "space-insufficient";
+/// The document's pods ask for more memory than the box has for them.
+pub const MEMORY_INSUFFICIENT: &str = "memory-insufficient";
+/// A registry says that it has no such image.
+pub const IMAGE_NOT_FOUND: &str = "image-not-found";
+/// A probe of an app is not answered well.
+pub const PROBE_FAILED: &str = "probe-failed";
+/// A probe of an app cannot be carried out as it is written.
+pub const PROBE_INVALID: &str = "probe-invalid";

@@ -19,7 +19,7 @@ mod sealing;
 
 pub use directory::{check_state_dir, prepare as prepare_state_dir};
 pub use key::DeviceKey;
-pub use sealing::statement as sealing_statement;
+pub use sealing::{load as load_sealing, statement as sealing_statement};
 
 use crate::codes;
 use holdfast_protocol::{

@@ -12,7 +12,7 @@ pub(super) const FILE: &str = "sealing.key";
 const DAMAGED: &str = "sealing.key.damaged";
 
 /// Reads the key below `directory`; `None` where there is none. A file that others can read is refused.
-pub(super) fn load(directory: &Path) -> Result<Option<SealingKey>, IdentityError> {
+pub fn load(directory: &Path) -> Result<Option<SealingKey>, IdentityError> {
     let path = directory.join(FILE);
     let bytes = match fs::read(&path) {
         Ok(bytes) => holdfast_protocol::seal::Zeroizing::new(bytes),

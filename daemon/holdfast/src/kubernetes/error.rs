@@ -109,6 +109,12 @@ pub enum KubernetesError {
     /// The datastore cannot be where it is wanted.
     #[error(transparent)]
     Datastore(DatastoreError),
+    /// What k3s is started with cannot be put in place.
+    #[error("{}", problem.message)]
+    Config {
+        /// Why, and what to do.
+        problem: Box<Problem>,
+    },
     /// Another version runs than the document demands.
     #[error("k3s {wanted} is wanted, but {found} runs")]
     WrongVersion {
@@ -154,6 +160,7 @@ impl KubernetesError {
     pub fn problem(&self) -> Problem {
         let (code, action) = match self {
             Self::Datastore(error) => return error.problem(),
+            Self::Config { problem } => return (**problem).clone(),
             Self::KubeconfigUnusable { .. } => (
                 codes::KUBECONFIG_UNUSABLE,
                 "check kubernetes.kubeconfig in the configuration; k3s writes the file when it starts",

@@ -5,7 +5,7 @@
 //! one never is.
 
 use super::{
-    KubernetesError,
+    KubernetesError, address,
     process::{Launch, Process, ProcessRecord, file_error, last_word},
     target::K3sTarget,
 };
@@ -33,6 +33,7 @@ const STOP_PATIENCE: Duration = Duration::from_secs(90);
 /// k3s as a process that this one starts, and that goes on when this one ends.
 #[derive(Debug)]
 pub struct ChildSupervisor {
+    settings: Settings,
     binary: PathBuf,
     extra_arguments: Vec<String>,
     config_file: PathBuf,
@@ -46,6 +47,7 @@ impl ChildSupervisor {
     pub fn new(settings: &Settings) -> Self {
         let kubernetes = &settings.kubernetes;
         Self {
+            settings: settings.clone(),
             binary: kubernetes.binary.clone().into(),
             extra_arguments: kubernetes.extra_args.clone(),
             config_file: settings.kubernetes_config_file(),
@@ -69,6 +71,12 @@ impl ChildSupervisor {
     }
 
     fn launch(&self, target: &K3sTarget) -> Result<Process, KubernetesError> {
+        target
+            .config
+            .put_in_place(&self.settings)
+            .map_err(|error| KubernetesError::Config {
+                problem: error.problem().into(),
+            })?;
         write(&self.config_file, target.config.text.as_bytes())?;
         let mut arguments = vec![
             target.command().to_owned(),
@@ -99,7 +107,12 @@ impl Supervisor for ChildSupervisor {
         }
         self.binary.clone_from(&target.binary);
         let identity = target.identity();
-        Ok((self.process.as_ref()).is_some_and(|process| process.record().config == identity))
+        let runs = (self.process.as_ref()).is_some_and(|process| process.record().config == identity);
+        // It goes on without its address, only worse than with it.
+        if runs && let Err(error) = address::ensure(target.config.address.as_ref()) {
+            tracing::warn!(%error, "the address of the node is not in place");
+        }
+        Ok(runs)
     }
 
     async fn start(&mut self, target: &K3sTarget) -> Result<(), KubernetesError> {

@@ -18,7 +18,7 @@ use holdfast_protocol::document::Datastore;
 use schema::settings_section;
 use serde_json::{Map, Value};
 use std::{
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -41,6 +41,8 @@ settings_section! {
         sync: Sync;
         /// Where blobs, k3s binaries and archives of images come from.
         artifacts: Artifacts;
+        /// Container images of the box.
+        images: Images;
         /// Kubernetes of the box.
         kubernetes: Kubernetes;
         /// Writing of objects.
@@ -117,6 +119,16 @@ settings_section! {
 }
 
 settings_section! {
+    /// How images that documents bring as archives get into containerd, and stay there.
+    Images {
+        /// Command that takes the arguments of containerd's `ctr`; the program of `kubernetes.binary` with `ctr` where empty.
+        ctr: Vec<String> = Vec::new();
+        /// Socket of containerd. Where nothing listens, images are left alone.
+        containerd: PathBuf = "/run/k3s/containerd/containerd.sock".into();
+    }
+}
+
+settings_section! {
     /// The Kubernetes of the box: k3s, or whatever takes `server --config FILE` as k3s does.
     Kubernetes {
         /// Whether Holdfast starts Kubernetes and starts it again when it ends. If false, it uses what answers at `kubeconfig`.
@@ -137,6 +149,17 @@ settings_section! {
         extra_args: Vec<String> = Vec::new();
         /// Further keys of the k3s configuration; over those of Holdfast, under those of the desired state.
         config: Map<String, Value> = Map::new();
+        /// Address of the node that no network can take away: Holdfast puts it on an interface of its own, `holdfast0`. With one, Kubernetes
+        /// starts without a default route, and goes on when the addresses of the box change. The document may say another.
+        node_address: Option<IpAddr> = None;
+        /// Mirrors and access to registries for Kubernetes, as k3s's `registries.yaml` has them: tables `mirrors` and `configs`. Those of the document win.
+        registries: Map<String, Value> = Map::new();
+        /// Fields of a `KubeletConfiguration`, such as `imageGCHighThresholdPercent = 80`; under those of the document.
+        kubelet: Map<String, Value> = Map::new();
+        /// An audit policy (`audit.k8s.io/v1`), where the document has none. The log is in `server/logs/audit.log` below `data_dir`, at most 30 MB in all.
+        audit_policy: Map<String, Value> = Map::new();
+        /// Directory for files with secrets that k3s is started with. It should be on a tmpfs.
+        secrets_dir: PathBuf = "/run/holdfast/k3s-secrets".into();
         /// File that takes the output of the program; where absent, the output goes where the daemon's log goes.
         log_file: Option<PathBuf> = None;
         /// How often the API is asked whether it is ready while Kubernetes starts. Once it is ready, nothing is polled.

@@ -3,7 +3,11 @@
 //! In: a value of a parsed TOML file. Out: the typed value, or one sentence that says what was expected.
 
 use serde_json::{Map, Value};
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
 use toml::de::DeValue;
 
 /// A type that a key of the settings can have.
@@ -91,6 +95,18 @@ impl SettingValue for PathBuf {
 
     fn show(&self) -> String {
         format!("{:?}", self.display().to_string())
+    }
+}
+
+impl SettingValue for IpAddr {
+    const KIND: &'static str = "address, such as \"10.200.0.1\"";
+
+    fn read(value: &DeValue<'_>) -> Result<Self, String> {
+        text(value)?.parse().map_err(|_| found(value))
+    }
+
+    fn show(&self) -> String {
+        format!("{:?}", self.to_string())
     }
 }
 
