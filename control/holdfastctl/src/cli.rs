@@ -190,22 +190,44 @@ pub enum ReleaseCommand {
     /// Make a release from a directory of Kubernetes manifests
     ///
     /// Each sub-directory is one app with its name; a directory without sub-directories, or a file, is one app. Files *.yaml, *.yml and
-    /// *.json are read at any depth, with any number of documents; lists are split. YAML is read as kubectl reads it.
-    ///
-    /// An optional holdfast.yaml at the top may hold: k3s (version, config), policy (drift: correct or report, prune,
-    /// readyDeadlineSeconds), namespace (for objects that name none), and apps.NAME.namespace.
+    /// *.json are read at any depth, with any number of documents; lists are split. YAML is read as kubectl reads it. An app with a helm.yaml
+    /// is a chart, one with a kustomization.yaml is rendered by kustomize. An optional release.yaml at the top says what holds for the
+    /// release as a whole: policy, k3s, variables, probes, secrets. All of it is in docs/releases.md.
     Create {
         /// Name of the release; it never changes under its name
         name: NodeId,
-        /// Directory or file
-        #[arg(long = "file", short, value_name = "DIR|FILE")]
-        file: PathBuf,
-        /// Version of k3s that must run, as `k3s --version` prints it; over that of holdfast.yaml
+        /// Where it is read from
+        #[command(flatten)]
+        source: ReleaseSource,
+        /// Version of k3s that must run, as `k3s --version` prints it; over that of release.yaml
         #[arg(long, value_name = "VERSION")]
         k3s_version: Option<String>,
         /// Show what would be sent, and send nothing
         #[arg(long)]
         dry_run: bool,
+    },
+    /// Show what a node would get of a release directory, with all its values filled in; sends nothing
+    ///
+    /// With labels given, no hub is asked; else the labels are those that the hub knows of the node.
+    #[command(group = clap::ArgGroup::new("for").required(true).multiple(true))]
+    Render {
+        /// Where it is read from
+        #[command(flatten)]
+        source: ReleaseSource,
+        /// The node
+        #[arg(long, short, group = "for")]
+        node: Option<NodeId>,
+        /// A label that the node has; can be repeated
+        #[arg(long = "label", value_name = "KEY=VALUE", group = "for", value_parser = pair)]
+        labels: Vec<(String, String)>,
+    },
+    /// Delete a release that no node uses
+    Delete {
+        /// Its name
+        name: String,
+        /// Do not ask
+        #[arg(long, short)]
+        yes: bool,
     },
     /// List releases, newest first
     List,
@@ -232,6 +254,20 @@ pub enum ReleaseCommand {
         #[arg(long, value_name = "TIMEOUT", num_args = 0..=1, require_equals = true, default_missing_value = "10m", value_parser = duration)]
         wait: Option<Duration>,
     },
+}
+
+/// Where a release is read from, and how.
+#[derive(Debug, clap::Args)]
+pub struct ReleaseSource {
+    /// Directory or file
+    #[arg(long = "file", short, value_name = "DIR|FILE")]
+    pub file: PathBuf,
+    /// Command that renders kustomizations, to which the directory is added: 'k3s kubectl kustomize'
+    #[arg(long, value_name = "COMMAND", env = "HOLDFAST_KUSTOMIZE")]
+    pub kustomize: Option<String>,
+    /// Let kustomize read what is not on this machine; the same directory may then give another release tomorrow
+    #[arg(long)]
+    pub allow_remote: bool,
 }
 
 /// Commands about operators.

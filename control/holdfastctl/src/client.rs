@@ -11,6 +11,9 @@ use reqwest::{Method, Url};
 use serde::{Serialize, de::DeserializeOwned};
 use std::{error::Error as _, net::IpAddr, path::Path, time::Duration};
 
+/// How long an upload of a file may take: 8 GiB at 2 MiB a second, and some.
+const UPLOAD_TIMEOUT: Duration = Duration::from_secs(2 * 3_600);
+
 /// A hub, as one operator.
 pub struct Client {
     base: Url,
@@ -249,6 +252,23 @@ impl Client {
             .request(Method::PUT, path)?
             .header("content-type", "application/octet-stream")
             .body(body);
+        self.send(request).await.map(|_| ())
+    }
+
+    /// `PUT` of a file, without reading it into memory.
+    pub async fn put_file(&self, path: &str, file: &Path) -> Result<()> {
+        let opened = tokio::fs::File::open(file).await.map_err(|error| {
+            Failure::new(
+                codes::FILE_UNREADABLE,
+                format!("{} cannot be read: {error}", file.display()),
+                "check the path and its permissions",
+            )
+        })?;
+        let request = self
+            .request(Method::PUT, path)?
+            .header("content-type", "application/octet-stream")
+            .timeout(UPLOAD_TIMEOUT)
+            .body(opened);
         self.send(request).await.map(|_| ())
     }
 

@@ -18,8 +18,6 @@ pub const HUB_ANSWER_UNREADABLE: &str = "hub-answer-unreadable";
 pub const HUB_ADDRESS: &str = "hub-address-invalid";
 /// A value on the command line cannot be used.
 pub const USAGE: &str = "usage";
-/// A manifest or `holdfast.yaml` is not what it should be.
-pub const RELEASE_INVALID: &str = "release-invalid";
 /// Nodes did not prove the release in the time that was given.
 pub const WAIT_TIMED_OUT: &str = "wait-timed-out";
 /// A node reports that the release failed.

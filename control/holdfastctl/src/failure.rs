@@ -35,6 +35,12 @@ impl Failure {
     }
 }
 
+impl From<Problem> for Failure {
+    fn from(problem: Problem) -> Self {
+        Self(problem)
+    }
+}
+
 /// What each exit code means, for the help and for the documentation.
 pub const EXIT_CODES: &[(u8, &str)] = &[
     (0, "done"),

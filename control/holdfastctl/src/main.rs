@@ -8,7 +8,6 @@ mod contexts;
 mod docs;
 mod failure;
 mod output;
-mod release;
 mod stream;
 mod trust;
 

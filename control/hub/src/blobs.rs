@@ -72,6 +72,14 @@ impl BlobFiles {
         Ok(())
     }
 
+    /// Removes a blob; one that is not there is as good.
+    pub async fn remove(&self, digest: &Digest) -> io::Result<()> {
+        match tokio::fs::remove_file(self.path(digest)).await {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
     /// Reads a blob whole.
     pub async fn read(&self, digest: &Digest) -> io::Result<Vec<u8>> {
         tokio::fs::read(self.path(digest)).await

@@ -5,7 +5,7 @@ use anyhow::{Result, bail};
 use std::{collections::BTreeSet, fs};
 
 const PAGE: &str = "docs/troubleshooting.md";
-const SOURCES: &[&str] = &["protocol/src", "daemon", "control"];
+const SOURCES: &[&str] = &["protocol", "daemon", "control"];
 
 /// What is wrong, one line each.
 pub fn faults() -> Result<Vec<String>> {

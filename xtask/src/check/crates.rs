@@ -10,14 +10,20 @@ const RECORD: &str = "docs/decisions/0002-dependencies.md";
 /// The crates of the product and the crates of the workspace each may depend on in its normal build.
 const ALLOWED: &[(&str, &[&str])] = &[
     ("holdfast-protocol", &[]),
+    ("holdfast-release", &["holdfast-protocol"]),
     ("holdfast-core", &["holdfast-protocol"]),
     ("holdfast-store", &["holdfast-protocol", "holdfast-core"]),
     (
         "holdfast",
-        &["holdfast-protocol", "holdfast-core", "holdfast-store"],
+        &[
+            "holdfast-protocol",
+            "holdfast-release",
+            "holdfast-core",
+            "holdfast-store",
+        ],
     ),
-    ("holdfast-hub", &["holdfast-protocol"]),
-    ("holdfastctl", &["holdfast-protocol"]),
+    ("holdfast-hub", &["holdfast-protocol", "holdfast-release"]),
+    ("holdfastctl", &["holdfast-protocol", "holdfast-release"]),
 ];
 
 /// What the core may not depend on, directly or not: it decides, and does nothing.

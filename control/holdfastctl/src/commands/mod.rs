@@ -9,7 +9,7 @@ mod token;
 mod wait;
 
 use crate::{
-    cli::{self, Cli, Command, Docs},
+    cli::{self, Cli, Command, Docs, ReleaseCommand},
     client::Client,
     codes, contexts, docs,
     failure::{Failure, Result},
@@ -32,6 +32,10 @@ pub async fn run(cli: Cli) -> Result<()> {
         ),
         Command::Login(options) => login::login(options, format).await,
         Command::Context(command) => login::context(command, format),
+        // With labels given, no hub is needed.
+        Command::Release(ReleaseCommand::Render { source, node, labels }) if !labels.is_empty() => {
+            release::render(&source, node, &labels.into_iter().collect(), format)
+        }
         command => {
             let client = Client::from_environment(&contexts::path()?, context)?;
             match command {

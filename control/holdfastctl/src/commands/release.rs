@@ -2,17 +2,19 @@
 
 use super::wait;
 use crate::{
-    cli::ReleaseCommand,
+    cli::{ReleaseCommand, ReleaseSource},
     client::{Client, encoded},
-    failure::Result,
+    codes,
+    failure::{Failure, Result},
     output::{self, Format, Table, age},
-    release,
     stream::Stream,
 };
 use holdfast_protocol::{
+    NodeId,
     document::ManifestSource,
-    operator::{AssignRelease, Assigned, CreateRelease, ReleaseInfo},
+    operator::{AssignRelease, Assigned, CreateRelease, Labels, NodeInfo, ReleaseInfo, RenderedRelease},
 };
+use holdfast_release::directory::{Options, Release};
 use jiff::Timestamp;
 use reqwest::Method;
 use std::fmt::Write as _;
@@ -22,11 +24,11 @@ pub async fn run(client: &Client, command: ReleaseCommand, format: Format) -> Re
     match command {
         ReleaseCommand::Create {
             name,
-            file,
+            source,
             k3s_version,
             dry_run,
         } => {
-            let mut loaded = release::load(&file)?;
+            let mut loaded = load(&source)?;
             if let Some(version) = k3s_version {
                 loaded.content.k3s.get_or_insert_default().version = Some(version);
             }
@@ -42,6 +44,9 @@ pub async fn run(client: &Client, command: ReleaseCommand, format: Format) -> Re
             for (digest, content) in loaded.blobs {
                 client.put(&format!("api/v1/blobs/{digest}"), content).await?;
             }
+            for (digest, file) in loaded.files {
+                client.put_file(&format!("api/v1/blobs/{digest}"), &file).await?;
+            }
             let made: ReleaseInfo = client.call(Method::POST, "api/v1/releases", &request).await?;
             format.show(&made, |_| {
                 format!(
@@ -49,6 +54,26 @@ pub async fn run(client: &Client, command: ReleaseCommand, format: Format) -> Re
                     describe(&request.name, &request.content.apps, loaded.objects)
                 )
             })
+        }
+        ReleaseCommand::Render { source, node, labels } => {
+            let mut labels: Labels = labels.into_iter().collect();
+            if let Some(node) = node.as_ref().filter(|_| labels.is_empty()) {
+                let known: NodeInfo = client.get(&format!("api/v1/nodes/{node}")).await?;
+                labels = known.labels;
+            }
+            render(&source, node, &labels, format)
+        }
+        ReleaseCommand::Delete { name, yes } => {
+            let shown = output::printable(&name);
+            super::confirm(
+                &format!("Delete release {shown}? It cannot be given to nodes any more."),
+                yes,
+            )?;
+            client
+                .delete(&format!("api/v1/releases/{}", encoded(&name)))
+                .await?;
+            output::note(&format!("Release {shown} is deleted."));
+            Ok(())
         }
         ReleaseCommand::List => {
             let mut releases: Vec<ReleaseInfo> = client.get("api/v1/releases").await?;
@@ -82,6 +107,56 @@ pub async fn run(client: &Client, command: ReleaseCommand, format: Format) -> Re
             format.show(&assigned, |_| sent(&assigned))
         }
     }
+}
+
+/// Shows what a node would get of a release directory.
+pub fn render(source: &ReleaseSource, node: Option<NodeId>, labels: &Labels, format: Format) -> Result<()> {
+    let loaded = load(source)?;
+    let node = match node {
+        Some(node) => node,
+        None => "node"
+            .parse()
+            .map_err(|error| Failure::new(codes::USAGE, format!("{error}"), "name a node: --node"))?,
+    };
+    let rendered = loaded.render(&node, labels)?;
+    format.show(&rendered, |_| manifests(&rendered))
+}
+
+/// All objects as YAML, each with its app.
+fn manifests(rendered: &RenderedRelease) -> String {
+    let mut text = String::new();
+    for (name, value) in &rendered.variables {
+        let _ = writeln!(text, "# {name} = {value}");
+    }
+    for app in &rendered.content.apps {
+        for source in &app.manifests {
+            let objects = match source {
+                ManifestSource::Inline(objects) => objects,
+                ManifestSource::Blob(blob) => match rendered.blobs.get(&blob.digest) {
+                    Some(objects) => objects,
+                    None => continue,
+                },
+            };
+            for object in objects {
+                let object = output::yaml(object).unwrap_or_else(|error| error);
+                let _ = writeln!(
+                    text,
+                    "---\n# app {}\n{}",
+                    output::printable(&app.name),
+                    object.trim_end()
+                );
+            }
+        }
+    }
+    text
+}
+
+fn load(source: &ReleaseSource) -> Result<Release> {
+    let options = Options {
+        kustomize: source.kustomize.clone(),
+        allow_remote: source.allow_remote,
+    };
+    Ok(holdfast_release::directory::load(&source.file, &options)?)
 }
 
 fn sent(assigned: &Assigned) -> String {

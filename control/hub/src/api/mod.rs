@@ -86,6 +86,7 @@ fn all() -> Routes {
     .add("GET", "/api/v1/releases", releases::list)
     .add("POST", "/api/v1/releases", releases::create)
     .add("GET", "/api/v1/releases/{name}", releases::get)
+    .add("DELETE", "/api/v1/releases/{name}", releases::delete)
     .add("POST", "/api/v1/releases/{name}/assign", releases::assign)
     .add("PUT", "/api/v1/blobs/{digest}", releases::put_blob)
     .add("GET", "/api/v1/audit", audit::list)

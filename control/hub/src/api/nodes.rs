@@ -12,10 +12,12 @@ use super::{
 };
 use crate::{
     database::{
+        Write,
         audit::{self, Actor},
-        nodes, reports,
+        nodes, releases, reports,
     },
     hub::Hub,
+    render::Renderer,
     selector::{Selector, check_labels},
 };
 use axum::{Json, extract::State};
@@ -141,6 +143,7 @@ pub async fn patch_labels(
         return Ok(Json(find(&hub, &id).await?));
     }
     nodes::set_labels(&mut tx, &id, &labels).await?;
+    render_again(&hub, &mut tx, &id).await?;
     let shown: Vec<_> = labels
         .iter()
         .map(|(key, value)| format!("{key}={value}"))
@@ -155,8 +158,24 @@ pub async fn patch_labels(
     )
     .await?;
     tx.commit().await?;
+    hub.outbox.notify_one();
     hub.changed(&id);
     Ok(Json(find(&hub, &id).await?))
+}
+
+/// Renders a node's release anew where labels are part of it; a release that the node could not be given with them refuses the change.
+async fn render_again(hub: &Hub, tx: &mut Write, id: &NodeId) -> Result<()> {
+    let Some(name) = nodes::release(tx, id).await? else {
+        return Ok(());
+    };
+    let Some(release) = releases::get(hub.database.read(), &name).await? else {
+        return Ok(());
+    };
+    let renderer = Renderer::new(hub, &release).await?;
+    if renderer.differs() {
+        renderer.assign(tx, id).await?;
+    }
+    Ok(())
 }
 
 /// The newest events of a node, newest first.

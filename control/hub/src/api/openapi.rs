@@ -18,7 +18,7 @@ use utoipa::{
         operators::list, operators::create, operators::delete,
         tokens::list, tokens::create, tokens::revoke,
         nodes::list, nodes::get, nodes::delete, nodes::patch_labels, nodes::events,
-        releases::list, releases::get, releases::create, releases::assign, releases::put_blob,
+        releases::list, releases::get, releases::create, releases::delete, releases::assign, releases::put_blob,
         audit::list, stream::stream,
         health::healthz, health::readyz, health::metrics, health::openapi,
     ),

@@ -13,7 +13,8 @@ use crate::{
         blobs, nodes, releases as stored,
     },
     hub::Hub,
-    releases, render,
+    releases,
+    render::Renderer,
     selector::Selector,
 };
 use axum::{Json, body::Body as HttpBody, extract::State};
@@ -29,6 +30,9 @@ use std::{
     io,
     sync::Arc,
 };
+
+/// The most nodes that the refusal to delete a release names.
+const SHOWN_USERS: u32 = 10;
 
 /// All releases, newest first, without their content.
 #[utoipa::path(get, path = "/api/v1/releases", tag = "releases", responses((status = 200, body = [ReleaseInfo])))]
@@ -61,13 +65,13 @@ async fn find(hub: &Hub, name: &NodeId) -> Result<ReleaseInfo> {
 pub async fn create(
     State(hub): State<Arc<Hub>>,
     Admin(who): Admin,
-    Body(request): Body<CreateRelease>,
+    Body(mut request): Body<CreateRelease>,
 ) -> Result<(StatusCode, Json<ReleaseInfo>)> {
     let name: NodeId = request
         .name
         .parse()
         .map_err(|error| ApiError::bad_request(format!("name: {error}"), "choose another name"))?;
-    releases::check(&hub, name.as_str(), &request.content).await?;
+    releases::check(&hub, name.as_str(), &mut request.content).await?;
     let info = ReleaseInfo {
         name: request.name,
         digest: stored::content_digest(&request.content)?,
@@ -109,6 +113,42 @@ pub async fn create(
     ))
 }
 
+/// Deletes a release that no node should run, and its blobs that nothing else names.
+#[utoipa::path(delete, path = "/api/v1/releases/{name}", tag = "releases", params(("name" = String, Path)),
+    responses((status = 204), (status = 404, description = "not-found", body = Problem),
+        (status = 409, description = "conflict: nodes should run it", body = Problem)))]
+pub async fn delete(
+    State(hub): State<Arc<Hub>>,
+    Admin(who): Admin,
+    Part(name): Part<NodeId>,
+) -> Result<StatusCode> {
+    let release = find(&hub, &name).await?;
+    let mut tx = hub.database.write().await?;
+    let users = stored::users(&mut tx, name.as_str(), SHOWN_USERS).await?;
+    if !users.is_empty() {
+        return Err(ApiError::conflict(
+            format!("release {name} is what nodes should run: {}", users.join(", ")),
+            "give them another release first",
+        ));
+    }
+    stored::delete(&mut tx, name.as_str()).await?;
+    let own = release.content.as_ref().map(stored::digests).unwrap_or_default();
+    let forgotten = blobs::forget_unused(&mut tx, &own, crate::database::now()).await?;
+    let actor = Actor::Operator(who.name);
+    let detail = format!("{} blobs", forgotten.len());
+    let subject = format!("release/{name}");
+    audit::record(&mut tx, &actor, "release.delete", &subject, &detail).await?;
+    tx.commit().await?;
+    let files = BlobFiles::new(&hub.config.data_dir);
+    for digest in forgotten {
+        // A file that stays costs space and nothing else; a blob of its digest that is uploaded again replaces it.
+        if let Err(error) = files.remove(&digest).await {
+            tracing::warn!(%digest, %error, "a blob that nothing names cannot be removed");
+        }
+    }
+    Ok(StatusCode::NO_CONTENT)
+}
+
 /// Gives a release to nodes at once: by name, by selector, or both.
 #[utoipa::path(post, path = "/api/v1/releases/{name}/assign", tag = "releases", params(("name" = String, Path)),
     request_body = AssignRelease,
@@ -120,9 +160,7 @@ pub async fn assign(
     Body(request): Body<AssignRelease>,
 ) -> Result<Json<Assigned>> {
     let release = find(&hub, &name).await?;
-    let Some(content) = &release.content else {
-        return Err(ApiError::internal(&"a release has no content"));
-    };
+    let renderer = Renderer::new(&hub, &release).await?;
     let selector: Option<Selector> = request.selector.as_deref().map(str::parse).transpose()?;
     if request.nodes.is_empty() && selector.is_none() {
         return Err(ApiError::bad_request(
@@ -145,7 +183,7 @@ pub async fn assign(
     }
     let mut generations = BTreeMap::new();
     for node in chosen {
-        let generation = render::assign(&hub, &mut tx, &node, &release, content).await?;
+        let generation = renderer.assign(&mut tx, &node).await?;
         generations.insert(node, generation);
     }
     let shown: Vec<_> = generations

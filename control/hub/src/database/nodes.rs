@@ -216,6 +216,15 @@ pub async fn set_labels(tx: &mut Write, id: &NodeId, labels: &Labels) -> Result<
     Ok(())
 }
 
+/// The release that a node should run.
+pub async fn release(tx: &mut Write, id: &NodeId) -> Result<Option<String>> {
+    let row: Option<Option<String>> = sqlx::query_scalar("SELECT release_name FROM nodes WHERE id = $1")
+        .bind(id.as_str())
+        .fetch_optional(&mut **tx)
+        .await?;
+    Ok(row.flatten())
+}
+
 /// Says which release a node should run.
 pub async fn set_release(tx: &mut Write, id: &NodeId, release: &str) -> Result<()> {
     sqlx::query("UPDATE nodes SET release_name = $1 WHERE id = $2")

@@ -3,9 +3,11 @@
 use super::{DatabaseError, Result, Write, from_json, micros, parse, timestamp, to_json};
 use holdfast_protocol::{
     Digest,
+    document::{App, ManifestSource},
     operator::{ReleaseContent, ReleaseInfo},
 };
 use sqlx::{Row as _, SqlitePool, sqlite::SqliteRow};
+use std::collections::BTreeSet;
 
 /// Adds a release; false where the name is taken.
 pub async fn insert(tx: &mut Write, info: &ReleaseInfo, content: &ReleaseContent) -> Result<bool> {
@@ -52,6 +54,41 @@ pub async fn get(pool: &SqlitePool, name: &str) -> Result<Option<ReleaseInfo>> {
         .as_ref()
         .map(read)
         .transpose()
+}
+
+/// Removes a release; false where there is none.
+pub async fn delete(tx: &mut Write, name: &str) -> Result<bool> {
+    let done = sqlx::query("DELETE FROM releases WHERE name = $1")
+        .bind(name)
+        .execute(&mut **tx)
+        .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// Some nodes that should run a release, by name.
+pub async fn users(tx: &mut Write, name: &str, limit: u32) -> Result<Vec<String>> {
+    Ok(
+        sqlx::query_scalar("SELECT id FROM nodes WHERE release_name = $1 ORDER BY id LIMIT $2")
+            .bind(name)
+            .bind(i64::from(limit))
+            .fetch_all(&mut **tx)
+            .await?,
+    )
+}
+
+/// Everything that a release names by digest: blobs of manifests, and artifacts.
+pub fn digests(content: &ReleaseContent) -> BTreeSet<Digest> {
+    let manifests = content.apps.iter().flat_map(|app| &app.manifests);
+    let blobs = manifests.filter_map(|source| match source {
+        ManifestSource::Blob(blob) => Some(blob.digest),
+        ManifestSource::Inline(_) => None,
+    });
+    let k3s = content
+        .k3s
+        .iter()
+        .flat_map(|k3s| k3s.binaries.values().chain(k3s.images.values().flatten()));
+    let artifacts = k3s.chain(content.apps.iter().flat_map(App::artifacts));
+    blobs.chain(artifacts.map(|artifact| artifact.digest)).collect()
 }
 
 /// Digest of the content of a release.

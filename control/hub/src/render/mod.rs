@@ -1,21 +1,28 @@
 //! How a release becomes the signed document of a node.
 //!
 //! In: a release and a node. Out: the envelope that is stored and published. Guarantees: a node whose document would say the same
-//! again gets no new one.
+//! again gets no new one; a value that is missing for a node is an error here, with node and place, never on the box; a release without
+//! placeholders is not rendered at all.
 
 use crate::{
     api::ApiError,
     authority::Authority,
+    blobs::BlobFiles,
+    codes as hub_codes,
     database::{self, Write, documents, nodes},
     hub::Hub,
 };
+use bytes::Bytes;
 use holdfast_protocol::{
-    Digest, Generation, NodeId, SchemaVersion,
-    document::{DesiredState, ManifestSource, ReleaseRef},
+    Digest, Generation, MAX_ENVELOPE_BYTES, NodeId, Problem, SchemaVersion, codes,
+    document::{BlobRef, DesiredState, ManifestSource, ReleaseRef},
     envelope::DESIRED_STATE_TYPE,
     operator::{ReleaseContent, ReleaseInfo},
 };
-use serde_json::Map;
+use holdfast_release::{render, variables::Scope};
+use http::StatusCode;
+use serde_json::{Map, Value};
+use std::{borrow::Cow, collections::BTreeMap};
 
 /// The document of a node.
 pub fn document(
@@ -47,7 +54,7 @@ pub fn sign(authority: &Authority, document: &DesiredState) -> anyhow::Result<St
     Ok(String::from_utf8(envelope.to_json())?)
 }
 
-/// The blobs that a document names.
+/// What a document names that the node may fetch from the hub: blobs of manifests, and artifacts as far as they are here.
 pub fn blobs(document: &DesiredState) -> Vec<Digest> {
     let sources = document.apps.iter().flat_map(|app| &app.manifests);
     sources
@@ -55,40 +62,140 @@ pub fn blobs(document: &DesiredState) -> Vec<Digest> {
             ManifestSource::Blob(blob) => Some(blob.digest),
             ManifestSource::Inline(_) => None,
         })
+        .chain(document.artifacts().map(|artifact| artifact.digest))
         .collect()
 }
 
-/// Gives a release to a node within a transaction, and says which generation the node runs then.
-///
-/// Where the node's newest document says the same already, there is no new one: nothing is touched on the box.
-pub async fn assign(
-    hub: &Hub,
-    tx: &mut Write,
-    node: &NodeId,
-    release: &ReleaseInfo,
-    content: &ReleaseContent,
-) -> Result<Generation, ApiError> {
-    nodes::set_release(tx, node, &release.name).await?;
-    if let Some(current) = documents::current(tx, node).await?
-        && current.content_digest == release.digest
-    {
-        return Ok(current.generation);
+/// A release that is given to nodes: what is the same for all of them is found out once.
+pub struct Renderer<'a> {
+    hub: &'a Hub,
+    release: &'a ReleaseInfo,
+    content: &'a ReleaseContent,
+    /// Whether each node gets something else.
+    differs: bool,
+    /// Objects of the blobs that hold placeholders.
+    templates: BTreeMap<Digest, Vec<Value>>,
+}
+
+impl<'a> Renderer<'a> {
+    /// Prepares a release, and reads what must be filled in for each node.
+    pub async fn new(hub: &'a Hub, release: &'a ReleaseInfo) -> Result<Self, ApiError> {
+        let content = release
+            .content
+            .as_ref()
+            .ok_or_else(|| ApiError::internal(&"a release has no content"))?;
+        let files = BlobFiles::new(&hub.config.data_dir);
+        let mut templates = BTreeMap::new();
+        for digest in &content.templates {
+            let bytes = files
+                .read(digest)
+                .await
+                .map_err(|error| ApiError::internal(&error))?;
+            let objects = render::objects(&bytes).map_err(|error| ApiError::internal(&error))?;
+            templates.insert(*digest, objects);
+        }
+        Ok(Self {
+            hub,
+            release,
+            content,
+            differs: render::differs(content),
+            templates,
+        })
     }
-    let generation = documents::next_generation(tx, node).await?;
-    let document = document(node, generation, &release.name, release.digest, content);
-    let envelope = sign(&hub.authority, &document).map_err(|error| ApiError::internal(&error))?;
-    let current = documents::Current {
-        generation,
-        content_digest: release.digest,
-    };
-    documents::store(
-        tx,
-        node,
-        &current,
-        &envelope,
-        &blobs(&document),
-        document.issued_at,
-    )
-    .await?;
-    Ok(generation)
+
+    /// Whether the release says something else for each node, and so must be rendered again when a node's labels change.
+    pub const fn differs(&self) -> bool {
+        self.differs
+    }
+
+    /// Gives the release to a node within a transaction, and says which generation the node runs then.
+    ///
+    /// Where the node's newest document says the same already, there is no new one: nothing is touched on the box.
+    pub async fn assign(&self, tx: &mut Write, node: &NodeId) -> Result<Generation, ApiError> {
+        nodes::set_release(tx, node, &self.release.name).await?;
+        let (content, digest) = if self.differs {
+            let content = self.fill_in(tx, node).await?;
+            let digest = database::releases::content_digest(&content)?;
+            (Cow::Owned(content), digest)
+        } else {
+            (Cow::Borrowed(self.content), self.release.digest)
+        };
+        if let Some(current) = documents::current(tx, node).await?
+            && current.content_digest == digest
+        {
+            return Ok(current.generation);
+        }
+        let generation = documents::next_generation(tx, node).await?;
+        let document = document(
+            node,
+            generation,
+            &self.release.name,
+            self.release.digest,
+            &content,
+        );
+        let envelope = sign(&self.hub.authority, &document).map_err(|error| ApiError::internal(&error))?;
+        if self.differs {
+            check(node, &document, envelope.len())?;
+        }
+        let current = documents::Current {
+            generation,
+            content_digest: digest,
+        };
+        let blobs = blobs(&document);
+        documents::store(tx, node, &current, &envelope, &blobs, document.issued_at).await?;
+        Ok(generation)
+    }
+
+    /// The content with the values of a node; blobs that it needs are stored, equal ones of several nodes once.
+    async fn fill_in(&self, tx: &mut Write, node: &NodeId) -> Result<ReleaseContent, ApiError> {
+        let labels = nodes::labels(tx, node).await?.unwrap_or_default();
+        let scope = Scope::of(self.content, node, &labels).map_err(unrenderable)?;
+        let mut made = render::Blobs::new();
+        let read = |digest: &Digest| {
+            let missing = || {
+                Problem::new(
+                    codes::NOT_FOUND,
+                    format!("there is no blob {digest} at the hub"),
+                    "upload it",
+                )
+            };
+            self.templates.get(digest).cloned().ok_or_else(missing)
+        };
+        let content = render::render(self.content, &scope, read, &mut made).map_err(unrenderable)?;
+        let files = BlobFiles::new(&self.hub.config.data_dir);
+        for (digest, bytes) in made {
+            let size = bytes.len() as u64;
+            if database::blobs::size_for_update(tx, &digest).await?.is_none() {
+                let whole = futures::stream::iter([Ok::<_, std::io::Error>(Bytes::from(bytes))]);
+                files.store(&digest, size, whole).await?;
+                let blob = BlobRef { digest, size };
+                database::blobs::insert(tx, &blob, "hub", database::now()).await?;
+            }
+        }
+        Ok(content)
+    }
+}
+
+/// The release cannot be given to this node as it is.
+fn unrenderable(problem: Problem) -> ApiError {
+    ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, problem)
+}
+
+/// Holds the document of one node against the rules, now that all values are known.
+fn check(node: &NodeId, document: &DesiredState, bytes: usize) -> Result<(), ApiError> {
+    let broken = document.validate().map_err(|error| error.to_string()).and_then(|()| {
+        if bytes <= MAX_ENVELOPE_BYTES {
+            return Ok(());
+        }
+        Err(format!(
+            "the signed document has {bytes} bytes; at most {MAX_ENVELOPE_BYTES}: move manifests into blobs"
+        ))
+    });
+    broken.map_err(|reason| {
+        unrenderable(Problem::new(
+            hub_codes::RELEASE_INVALID,
+            format!("node {node}: {reason}"),
+            "correct the values of this node, or the release at this place",
+        ))
+    })
 }

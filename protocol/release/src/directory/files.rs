@@ -1,11 +1,8 @@
 //! Which files a release directory has, and which app each belongs to.
 
-use super::{invalid, settings};
-use crate::{
-    codes,
-    failure::{Failure, Result},
-};
-use holdfast_protocol::NodeId;
+use super::{helm, invalid, kustomize, settings};
+use crate::{Result, codes};
+use holdfast_protocol::{NodeId, Problem};
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -15,15 +12,19 @@ use std::{
 const MAX_DEPTH: usize = 16;
 
 /// The files of one app, in the order of their names.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub struct AppFiles {
     /// Name of the app.
     pub name: String,
     /// Its manifests.
     pub files: Vec<PathBuf>,
+    /// Its `helm.yaml`, where it has one.
+    pub helm: Option<PathBuf>,
+    /// Its directory, where kustomize renders it; then there are no other files.
+    pub kustomize: Option<PathBuf>,
 }
 
-/// What was found: `holdfast.yaml` if there is one, and the apps.
+/// What was found: `release.yaml` if there is one, and the apps.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Found {
     /// The release's settings.
@@ -32,8 +33,8 @@ pub struct Found {
     pub apps: Vec<AppFiles>,
 }
 
-fn unreadable(path: &Path, error: &std::io::Error) -> Failure {
-    Failure::new(
+pub(super) fn unreadable(path: &Path, error: &std::io::Error) -> Problem {
+    Problem::new(
         codes::FILE_UNREADABLE,
         format!("{} cannot be read: {error}", path.display()),
         "check the path and its permissions",
@@ -54,32 +55,38 @@ pub fn find(path: &Path) -> Result<Found> {
             apps: vec![AppFiles {
                 name: name_of(path, path.file_stem())?,
                 files: vec![path.to_owned()],
+                ..AppFiles::default()
             }],
         });
     }
-    let (directories, files) = list(path)?;
+    let (mut directories, files) = list(path)?;
     let settings = files
         .iter()
         .find(|file| file.file_name().is_some_and(|name| name == settings::FILE))
         .cloned();
+    if let Some(old) = files
+        .iter()
+        .find(|file| file.file_name().is_some_and(|name| name == settings::OLD_FILE))
+    {
+        return Err(check(old).err().unwrap_or_else(|| no_manifests(old)));
+    }
+    // Directories that hold what release.yaml names, such as archives of images, and no manifest, are no apps.
+    if settings.is_some() {
+        directories.retain(|directory| holds_manifests(directory, 0));
+    }
+    let whole = kustomize::file_in(path).is_some() || path.join(helm::FILE).is_file();
+    if directories.is_empty() || whole {
+        let real = fs::canonicalize(path).map_err(|error| unreadable(path, &error))?;
+        let app = app(path, name_of(path, real.file_name())?, settings.as_deref())?;
+        return Ok(Found {
+            settings,
+            apps: vec![app],
+        });
+    }
     let files: Vec<PathBuf> = files
         .into_iter()
         .filter(|file| Some(file) != settings.as_ref() && is_manifest(file))
         .collect();
-    if directories.is_empty() {
-        let whole = fs::canonicalize(path).map_err(|error| unreadable(path, &error))?;
-        files.iter().try_for_each(|file| check(file))?;
-        if files.is_empty() {
-            return Err(no_manifests(path));
-        }
-        return Ok(Found {
-            settings,
-            apps: vec![AppFiles {
-                name: name_of(path, whole.file_name())?,
-                files,
-            }],
-        });
-    }
     if let Some(file) = files.first() {
         return Err(invalid(
             &file.display().to_string(),
@@ -89,11 +96,6 @@ pub fn find(path: &Path) -> Result<Found> {
     }
     let mut apps = Vec::new();
     for directory in directories {
-        let mut files = Vec::new();
-        collect(&directory, 0, &mut files)?;
-        if files.is_empty() {
-            return Err(no_manifests(&directory));
-        }
         let name = directory.file_name().unwrap_or_default().to_string_lossy();
         let name: NodeId = name.parse().map_err(|error| {
             invalid(
@@ -102,15 +104,60 @@ pub fn find(path: &Path) -> Result<Found> {
                 "rename the directory",
             )
         })?;
-        apps.push(AppFiles {
-            name: name.to_string(),
-            files,
-        });
+        apps.push(app(&directory, name.to_string(), None)?);
     }
     Ok(Found { settings, apps })
 }
 
-fn no_manifests(path: &Path) -> Failure {
+/// What one directory holds as an app.
+fn app(directory: &Path, name: String, settings: Option<&Path>) -> Result<AppFiles> {
+    if let Some(file) = kustomize::file_in(directory) {
+        kustomize::readable(&file)?;
+        return Ok(AppFiles {
+            name,
+            kustomize: Some(directory.to_owned()),
+            ..AppFiles::default()
+        });
+    }
+    let helm = Some(directory.join(helm::FILE)).filter(|file| file.is_file());
+    let mut skipped: Vec<PathBuf> = helm.iter().filter_map(|file| helm::chart_path(file)).collect();
+    for file in helm.iter().chain(settings.map(Path::to_owned).iter()) {
+        skipped.push(fs::canonicalize(file).map_err(|error| unreadable(file, &error))?);
+    }
+    if let Some(values) = helm.as_deref().and_then(helm::values_path) {
+        skipped.push(values);
+    }
+    let mut files = Vec::new();
+    collect(directory, 0, &skipped, &mut files)?;
+    if files.is_empty() && helm.is_none() {
+        return Err(no_manifests(directory));
+    }
+    Ok(AppFiles {
+        name,
+        files,
+        helm,
+        kustomize: None,
+    })
+}
+
+fn holds_manifests(directory: &Path, depth: usize) -> bool {
+    depth <= MAX_DEPTH
+        && list(directory).is_ok_and(|(directories, files)| {
+            files.is_empty() && directories.is_empty()
+                || files.iter().any(|file| is_manifest(file) || is_text(file))
+                || directories
+                    .iter()
+                    .any(|directory| holds_manifests(directory, depth + 1))
+        })
+}
+
+/// A directory with a note in it and nothing else was meant as an app.
+fn is_text(file: &Path) -> bool {
+    file.extension()
+        .is_some_and(|extension| extension == "md" || extension == "txt")
+}
+
+fn no_manifests(path: &Path) -> Problem {
     invalid(
         &path.display().to_string(),
         "holds no manifest (*.yaml, *.yml, *.json)",
@@ -131,7 +178,7 @@ fn name_of(path: &Path, name: Option<&std::ffi::OsStr>) -> Result<String> {
 }
 
 /// Directories and files of a directory by name, without hidden ones.
-fn list(path: &Path) -> Result<(Vec<PathBuf>, Vec<PathBuf>)> {
+pub(super) fn list(path: &Path) -> Result<(Vec<PathBuf>, Vec<PathBuf>)> {
     let mut directories = Vec::new();
     let mut files = Vec::new();
     for entry in fs::read_dir(path).map_err(|error| unreadable(path, &error))? {
@@ -151,7 +198,7 @@ fn list(path: &Path) -> Result<(Vec<PathBuf>, Vec<PathBuf>)> {
     Ok((directories, files))
 }
 
-fn collect(directory: &Path, depth: usize, into: &mut Vec<PathBuf>) -> Result<()> {
+fn collect(directory: &Path, depth: usize, skipped: &[PathBuf], into: &mut Vec<PathBuf>) -> Result<()> {
     if depth > MAX_DEPTH {
         return Err(invalid(
             &directory.display().to_string(),
@@ -159,14 +206,21 @@ fn collect(directory: &Path, depth: usize, into: &mut Vec<PathBuf>) -> Result<()
             "remove the link that leads in a circle",
         ));
     }
+    // Where there is a helm.yaml, what is below a chart belongs to it.
+    let skips = |path: &Path| {
+        !skipped.is_empty()
+            && (path.join("Chart.yaml").is_file()
+                || fs::canonicalize(path).is_ok_and(|real| skipped.contains(&real)))
+    };
     let (directories, files) = list(directory)?;
-    for file in files.into_iter().filter(|file| is_manifest(file)) {
+    for file in files.into_iter().filter(|file| is_manifest(file) && !skips(file)) {
         check(&file)?;
         into.push(file);
     }
     directories
         .iter()
-        .try_for_each(|directory| collect(directory, depth + 1, into))
+        .filter(|directory| !skips(directory))
+        .try_for_each(|directory| collect(directory, depth + 1, skipped, into))
 }
 
 fn is_manifest(file: &Path) -> bool {
@@ -177,12 +231,14 @@ fn is_manifest(file: &Path) -> bool {
 /// Refuses what is made for another tool and would only look like manifests.
 fn check(file: &Path) -> Result<()> {
     let action = match file.file_name().and_then(|name| name.to_str()) {
-        Some("kustomization.yaml" | "kustomization.yml") => {
-            "render it first: kubectl kustomize DIR > app.yaml, and make the release of that"
+        Some(name) if kustomize::is_file_name(name) => {
+            "put it at the top of the app: the whole directory is rendered by kustomize then"
         }
         Some("Chart.yaml") => {
-            "render it first: helm template NAME DIR > app.yaml, and make the release of that"
+            "put a helm.yaml beside the chart's directory, with chart: and the directory's name"
         }
+        Some(helm::FILE) => "put it at the top of the app; an app has one chart",
+        Some(settings::OLD_FILE) => "rename it to release.yaml",
         Some(settings::FILE) => {
             "move it to the top of the release; there, apps.NAME.namespace sets the namespace of one app"
         }

@@ -1,20 +1,25 @@
 //! A directory of manifests becomes the content of a release.
 //!
-//! In: a directory or a file. Out: the content, and the blobs that must be uploaded before it is sent. Each sub-directory is one app
-//! named after it; a directory without sub-directories, or a file, is one app. Lists are split; objects that two places define
-//! are refused with both places; an app above 16 KiB becomes a blob.
+//! In: a directory or a file. Out: the content, and what must be uploaded before it is sent. Each sub-directory is one app named after it;
+//! a directory without sub-directories, or a file, is one app. An app is made of manifests, of a chart (`helm.yaml`), or of what kustomize makes
+//! of it (`kustomization.yaml`). Lists are split; objects that two places define are refused with both places; an app above 16 KiB becomes a blob.
 
+mod artifacts;
 mod files;
+mod helm;
+mod kustomize;
+mod lock;
 mod settings;
+mod shape;
 mod yaml;
 
-use crate::{
-    codes,
-    failure::{Failure, Result},
-};
+pub use artifacts::Files;
+pub use settings::FILE as SETTINGS_FILE;
+
+use crate::{Result, codes, render, variables::Scope};
 use holdfast_protocol::{
-    Digest, Generation, MAX_INLINE_BYTES, SchemaVersion,
-    document::{App, BlobRef, DesiredState, MAX_MANIFEST_BLOB_BYTES, ManifestSource, check_object},
+    Digest, Generation, NodeId, Problem, SchemaVersion,
+    document::{App, DesiredState, check_object},
     operator::ReleaseContent,
 };
 use jiff::Timestamp;
@@ -30,14 +35,25 @@ use std::{
 pub struct Release {
     /// What the hub is asked to keep.
     pub content: ReleaseContent,
-    /// What must be uploaded before, by digest.
+    /// Manifests that must be uploaded before, by digest.
     pub blobs: BTreeMap<Digest, Vec<u8>>,
+    /// Files that must be uploaded before, by digest: archives of images, binaries.
+    pub files: Files,
     /// Number of Kubernetes objects in all.
     pub objects: usize,
 }
 
-fn invalid(place: &str, what: &str, action: &str) -> Failure {
-    Failure::new(codes::RELEASE_INVALID, format!("{place}: {what}"), action)
+/// How a directory is read.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// The command that renders a kustomization, to which the directory is added; `kustomize build` or `kubectl kustomize` where absent.
+    pub kustomize: Option<String>,
+    /// Whether kustomize may read what is not on this machine.
+    pub allow_remote: bool,
+}
+
+fn invalid(place: &str, what: &str, action: &str) -> Problem {
+    Problem::new(codes::RELEASE_INVALID, format!("{place}: {what}"), action)
 }
 
 /// What makes an object the same object: group, kind, namespace and name.
@@ -63,72 +79,49 @@ const CLUSTER_WIDE: &[&str] = &[
 ];
 
 /// Reads a release from `path`.
-pub fn load(path: &Path) -> Result<Release> {
+pub fn load(path: &Path, options: &Options) -> Result<Release> {
     let found = files::find(path)?;
     let settings = match &found.settings {
-        Some(file) => read_settings(file)?,
-        None => Settings::default(),
+        Some(file) => Settings::read(file)?,
+        None => Settings::none(),
     };
-    if let Some(name) = settings
-        .apps
-        .keys()
-        .find(|name| !found.apps.iter().any(|app| app.name == **name))
-    {
-        return Err(invalid(
-            &found.settings.as_deref().unwrap_or(path).display().to_string(),
-            &format!("apps.{name}: there is no app of that name"),
-            &format!(
-                "the apps are: {}",
-                found
-                    .apps
-                    .iter()
-                    .map(|app| app.name.as_str())
-                    .collect::<Vec<_>>()
-                    .join(", ")
-            ),
-        ));
+    let names: Vec<String> = found.apps.iter().map(|app| app.name.clone()).collect();
+    if let Some(name) = settings.apps.keys().find(|name| !names.contains(name)) {
+        return Err(settings.unknown_app(name, &names));
     }
-
     let mut release = Release {
-        content: ReleaseContent {
-            k3s: settings.k3s,
-            apps: Vec::new(),
-            policy: settings.policy.unwrap_or_default(),
-        },
+        content: settings.content.clone(),
         blobs: BTreeMap::new(),
+        files: settings.files.clone(),
         objects: 0,
     };
     let mut places: BTreeMap<Identity, String> = BTreeMap::new();
-    for app in found.apps {
-        let namespace = settings
-            .apps
-            .get(&app.name)
-            .and_then(|app| app.namespace.clone())
-            .or_else(|| settings.namespace.clone());
+    for found in found.apps {
+        let mut app = settings.apps.get(&found.name).cloned().unwrap_or_default();
+        app.name.clone_from(&found.name);
+        app.namespace = app.namespace.or_else(|| settings.namespace.clone());
         let mut objects = Vec::new();
-        for file in &app.files {
-            for (place, object) in read_objects(file)? {
-                match places.entry(identity(&object, namespace.as_deref())) {
-                    Entry::Occupied(first) => {
-                        let (_, kind, namespace, name) = first.key();
-                        let slash = if namespace.is_empty() { "" } else { "/" };
-                        return Err(invalid(
-                            &place,
-                            &format!(
-                                "{kind} {namespace}{slash}{name} is defined in {} already",
-                                first.get()
-                            ),
-                            "remove one of the two: an object can belong to one app only",
-                        ));
-                    }
-                    Entry::Vacant(vacant) => {
-                        vacant.insert(place);
-                    }
+        for (place, object) in objects_of(&found, app.namespace.as_deref(), options)? {
+            match places.entry(identity(&object, app.namespace.as_deref())) {
+                Entry::Occupied(first) => {
+                    let (_, kind, namespace, name) = first.key();
+                    let slash = if namespace.is_empty() { "" } else { "/" };
+                    return Err(invalid(
+                        &place,
+                        &format!(
+                            "{kind} {namespace}{slash}{name} is defined in {} already",
+                            first.get()
+                        ),
+                        "remove one of the two: an object can belong to one app only",
+                    ));
                 }
-                objects.push(object);
+                Entry::Vacant(vacant) => {
+                    vacant.insert(place);
+                }
             }
+            objects.push(object);
         }
-        if objects.is_empty() {
+        if objects.is_empty() && app.secrets.is_empty() {
             return Err(invalid(
                 &app.name,
                 "the app holds no object",
@@ -136,36 +129,95 @@ pub fn load(path: &Path) -> Result<Release> {
             ));
         }
         release.objects += objects.len();
-        let source = source(&app.name, objects, &mut release.blobs)?;
-        release.content.apps.push(App {
-            name: app.name,
-            namespace,
-            manifests: vec![source],
-            ..App::default()
-        });
+        app.manifests = vec![render::source(&app.name, objects, &mut release.blobs)?];
+        release.content.apps.push(app);
     }
-    check_whole(path, &release.content)?;
+    let blobs = &release.blobs;
+    release.content.templates = render::check(&release.content, |digest| blob(blobs, digest))
+        .map_err(|problem| placed(&settings, &release.content.apps, problem))?;
+    check_whole(path, &settings, &release)?;
     Ok(release)
 }
 
-fn read_settings(file: &Path) -> Result<Settings> {
-    let place = file.display().to_string();
-    let mend = "see the command's help for what it may hold";
-    let mut documents = yaml::parse(&files::read(file)?).map_err(|error| {
-        invalid(
-            &format!("{place}:{}:{}", error.line, error.column),
-            &error.reason,
-            mend,
-        )
-    })?;
-    match documents.len() {
-        0 => Ok(Settings::default()),
-        1 => Settings::from_value(documents.remove(0).value).map_err(|reason| invalid(&place, &reason, mend)),
-        more => Err(invalid(
-            &place,
-            &format!("holds {more} documents instead of one"),
-            mend,
-        )),
+/// All objects of an app, each with its place.
+fn objects_of(
+    app: &files::AppFiles,
+    namespace: Option<&str>,
+    options: &Options,
+) -> Result<Vec<(String, Value)>> {
+    let mut objects = Vec::new();
+    if let Some(directory) = &app.kustomize {
+        let text = kustomize::render(directory, options)?;
+        let place = kustomize::place(directory);
+        let documents =
+            yaml::parse(&text).map_err(|error| invalid(&place, &error.reason, "mend what it is made of"))?;
+        for document in documents {
+            split(place.clone(), document.value, &mut objects)?;
+        }
+    }
+    for file in &app.files {
+        objects.extend(read_objects(file)?);
+    }
+    if let Some(file) = &app.helm {
+        objects.push((
+            file.display().to_string(),
+            helm::object(file, &app.name, namespace)?,
+        ));
+    }
+    Ok(objects)
+}
+
+/// Objects of a blob that is not uploaded yet.
+fn blob(blobs: &BTreeMap<Digest, Vec<u8>>, digest: &Digest) -> Result<Vec<Value>> {
+    let bytes = blobs.get(digest).map(Vec::as_slice).unwrap_or_default();
+    render::objects(bytes).map_err(|reason| invalid(&digest.to_string(), &reason, "report this as a bug"))
+}
+
+/// A problem of the content, as one of `release.yaml` where that is its place.
+fn placed(settings: &Settings, apps: &[App], problem: Problem) -> Problem {
+    problem
+        .message
+        .split_once(": ")
+        .and_then(|(place, reason)| settings.at(place, reason, apps))
+        .unwrap_or(problem)
+}
+
+impl Release {
+    /// What a node of this name and with these labels would get: its content, and all its blobs.
+    pub fn render(
+        &self,
+        node: &NodeId,
+        labels: &holdfast_protocol::operator::Labels,
+    ) -> Result<holdfast_protocol::operator::RenderedRelease> {
+        let scope = Scope::of(&self.content, node, labels)?;
+        let mut blobs = self.blobs.clone();
+        let mut made = BTreeMap::new();
+        let content = render::render(
+            &self.content,
+            &scope,
+            |digest| blob(&self.blobs, digest),
+            &mut made,
+        )?;
+        blobs.extend(made);
+        let named: Vec<Digest> = content
+            .apps
+            .iter()
+            .flat_map(|app| &app.manifests)
+            .filter_map(|source| match source {
+                holdfast_protocol::document::ManifestSource::Blob(blob) => Some(blob.digest),
+                holdfast_protocol::document::ManifestSource::Inline(_) => None,
+            })
+            .collect();
+        let blobs = named
+            .into_iter()
+            .map(|digest| blob(&blobs, &digest).map(|objects| (digest, objects)))
+            .collect::<Result<_>>()?;
+        Ok(holdfast_protocol::operator::RenderedRelease {
+            node: node.clone(),
+            variables: scope.variables(),
+            content,
+            blobs,
+        })
     }
 }
 
@@ -257,45 +309,48 @@ fn identity(object: &Value, app_namespace: Option<&str>) -> Identity {
     (group, kind, namespace, text("/metadata/name"))
 }
 
-/// Inline while small, else a blob.
-fn source(app: &str, objects: Vec<Value>, blobs: &mut BTreeMap<Digest, Vec<u8>>) -> Result<ManifestSource> {
-    let size: usize = objects.iter().map(|object| object.to_string().len()).sum();
-    if size <= MAX_INLINE_BYTES {
-        return Ok(ManifestSource::Inline(objects));
-    }
-    let content = Value::Array(objects).to_string().into_bytes();
-    let size = content.len() as u64;
-    if size > MAX_MANIFEST_BLOB_BYTES {
-        return Err(invalid(
-            app,
-            &format!("the app is {size} bytes of JSON; at most {MAX_MANIFEST_BLOB_BYTES}"),
-            "split it into several apps, or take large data out of ConfigMaps",
-        ));
-    }
-    let digest = Digest::of(&content);
-    blobs.insert(digest, content);
-    Ok(ManifestSource::Blob(BlobRef { digest, size }))
+/// Holds the content against the rules of the document that nodes will get.
+fn check_whole(path: &Path, settings: &Settings, release: &Release) -> Result<()> {
+    let place = path.display().to_string();
+    let node: NodeId = "any"
+        .parse()
+        .map_err(|_| invalid(&place, "cannot be checked", "report this as a bug"))?;
+    let content = &release.content;
+    let rendered = if render::differs(content) {
+        let scope = Scope::sample(content, &node);
+        let mut made = BTreeMap::new();
+        // What such a field may be is known with the node's value only.
+        let sample = ReleaseContent {
+            fields: BTreeMap::new(),
+            ..content.clone()
+        };
+        render::render(&sample, &scope, |digest| blob(&release.blobs, digest), &mut made)?
+    } else {
+        content.clone()
+    };
+    let document = document(node, rendered);
+    document.validate().or_else(|error| {
+        if render::depends(content, &error.place) {
+            return Ok(());
+        }
+        let place_in_file = settings.at(&error.place, &error.reason, &content.apps);
+        Err(place_in_file.unwrap_or_else(|| invalid(&place, &error.to_string(), "mend that and try again")))
+    })
 }
 
-/// Holds the content against the rules of the document that nodes will get.
-fn check_whole(path: &Path, content: &ReleaseContent) -> Result<()> {
-    let place = path.display().to_string();
-    let document = DesiredState {
+/// A document that says what a content says, to be looked at and never to be sent.
+pub fn document(node: NodeId, content: ReleaseContent) -> DesiredState {
+    DesiredState {
         schema: SchemaVersion::CURRENT,
-        node: "any"
-            .parse()
-            .map_err(|_| invalid(&place, "cannot be checked", "report this as a bug"))?,
+        node,
         generation: Generation { epoch: 1, counter: 1 },
         issued_at: Timestamp::UNIX_EPOCH,
         release: None,
-        k3s: content.k3s.clone(),
-        apps: content.apps.clone(),
-        policy: content.policy.clone(),
+        k3s: content.k3s,
+        apps: content.apps,
+        policy: content.policy,
         extra: Map::new(),
-    };
-    document
-        .validate()
-        .map_err(|error| invalid(&place, &error.to_string(), "mend that and try again"))
+    }
 }
 
 #[cfg(test)]

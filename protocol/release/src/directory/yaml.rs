@@ -8,7 +8,7 @@
 
 use serde_json::{Map, Number, Value};
 use serde_saphyr::granit_parser::{Event, Parser, ScalarStyle, Span, StrInput};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 /// The most values that one file may grow to, aliases expanded: far above any manifest, far below what hurts.
 const MAX_VALUES: usize = 1_000_000;
@@ -40,13 +40,33 @@ pub struct YamlError {
 
 type Result<T> = std::result::Result<T, YamlError>;
 
+/// Where the keys of a document stand: line and column by JSON pointer.
+pub type Places = BTreeMap<String, (usize, usize)>;
+
 /// Reads all documents of `text`.
 pub fn parse(text: &str) -> Result<Vec<Document>> {
+    read(text, None).map(|(documents, _)| documents)
+}
+
+/// Reads all documents of `text`, and where the keys and items of the last of them stand.
+pub fn parse_with_places(text: &str) -> Result<(Vec<Document>, Places)> {
+    read(text, Some(Trace::default()))
+}
+
+/// Where the reader is, and what it came by.
+#[derive(Default)]
+struct Trace {
+    pointer: String,
+    places: Places,
+}
+
+fn read(text: &str, trace: Option<Trace>) -> Result<(Vec<Document>, Places)> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut reader = Reader {
         parser: Parser::new_from_str(text),
         anchors: HashMap::new(),
         values: 0,
+        trace,
     };
     let mut documents = Vec::new();
     let mut number = 0;
@@ -68,7 +88,10 @@ pub fn parse(text: &str) -> Result<Vec<Document>> {
             documents.push(Document { value, line, number });
         }
     }
-    Ok(documents)
+    Ok((
+        documents,
+        reader.trace.map(|trace| trace.places).unwrap_or_default(),
+    ))
 }
 
 struct Reader<'input> {
@@ -76,6 +99,7 @@ struct Reader<'input> {
     /// What each anchor stands for, and how many values that is.
     anchors: HashMap<usize, (Value, usize)>,
     values: usize,
+    trace: Option<Trace>,
 }
 
 fn wrong(span: Span, reason: impl Into<String>) -> YamlError {
@@ -110,6 +134,30 @@ impl<'input> Reader<'input> {
             .ok_or_else(|| wrong(outer, "the text ends within this"))
     }
 
+    /// A value below the present one, whose key or item stands at `at`.
+    fn below(
+        &mut self,
+        key: &str,
+        at: Span,
+        event: Event<'input>,
+        span: Span,
+        depth: usize,
+    ) -> Result<Value> {
+        let Some(trace) = &mut self.trace else {
+            return self.value(event, span, depth);
+        };
+        let length = trace.pointer.len();
+        trace.pointer.push('/');
+        trace.pointer.push_str(&key.replace('~', "~0").replace('/', "~1"));
+        let place = (at.start.line(), at.start.col() + 1);
+        trace.places.insert(trace.pointer.clone(), place);
+        let value = self.value(event, span, depth);
+        if let Some(trace) = &mut self.trace {
+            trace.pointer.truncate(length);
+        }
+        value
+    }
+
     fn value(&mut self, event: Event<'input>, span: Span, depth: usize) -> Result<Value> {
         if depth > MAX_DEPTH {
             return Err(wrong(span, format!("nested deeper than {MAX_DEPTH}")));
@@ -137,7 +185,10 @@ impl<'input> Reader<'input> {
                 loop {
                     match self.inner(span)? {
                         (Event::SequenceEnd, _) => break,
-                        (event, span) => items.push(self.value(event, span, depth + 1)?),
+                        (event, span) => {
+                            let index = items.len().to_string();
+                            items.push(self.below(&index, span, event, span, depth + 1)?);
+                        }
                     }
                 }
                 (Value::Array(items), anchor)
@@ -190,7 +241,7 @@ impl<'input> Reader<'input> {
                 _ => return Err(wrong(span, "a key must be text, not a list or a map")),
             };
             let (event, value_span) = self.inner(outer)?;
-            let value = self.value(event, value_span, depth + 1)?;
+            let value = self.below(&key, span, event, value_span, depth + 1)?;
             if map.contains_key(&key) {
                 return Err(wrong(
                     span,
