@@ -6,11 +6,14 @@
 
 mod prepare;
 mod scope;
+mod sealed;
+#[cfg(test)]
+mod sealed_tests;
 #[cfg(test)]
 mod tests;
 mod wave;
 
-pub use prepare::{PrepareError, PreparedObject, prepare, prepare_document};
+pub use prepare::{PrepareError, PreparedObject, prepare, prepare_document, prepare_document_opened};
 pub use scope::{Scope, Scopes};
 pub use wave::Wave;
 

@@ -2,15 +2,15 @@
 
 use super::{
     APP_LABEL, MANAGED_BY_LABEL, MANAGER, ObjectKey, PRUNE_ANNOTATION, PRUNE_NEVER, Scope, Scopes, Wave,
-    group_of,
+    group_of, sealed,
 };
 use crate::codes;
 use holdfast_protocol::{
     Digest, Problem, codes as protocol_codes,
-    document::{BlobRef, DesiredState, MAX_OBJECTS, ManifestSource, check_object},
+    document::{BlobRef, DesiredState, MAX_OBJECTS, ManifestSource, SealedValue, check_object},
 };
 use serde_json::{Map, Value};
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
 
 /// What the server sets by itself; manifests that were copied out of a cluster carry it, and server-side apply refuses some of it.
 const SERVER_SIDE_METADATA: [&str; 6] = [
@@ -23,18 +23,30 @@ const SERVER_SIDE_METADATA: [&str; 6] = [
 ];
 
 /// An object that is ready to apply.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct PreparedObject {
     /// What names it.
     pub key: ObjectKey,
     /// App of the document that it belongs to.
     pub app: String,
-    /// Digest of [`Self::json`].
+    /// Digest of [`Self::json`]; of a Secret whose values are sealed, digest of the sealed form.
     pub digest: Digest,
     /// Whether it stays in the cluster when it leaves the document.
     pub keep: bool,
     /// The body to apply: compact JSON with sorted keys.
     pub json: String,
+}
+
+/// Shows which object it is; its body may hold secrets.
+impl fmt::Debug for PreparedObject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PreparedObject")
+            .field("key", &self.key)
+            .field("app", &self.app)
+            .field("digest", &self.digest)
+            .field("keep", &self.keep)
+            .finish_non_exhaustive()
+    }
 }
 
 impl PreparedObject {
@@ -58,10 +70,33 @@ pub enum PrepareError<E> {
 /// Makes all objects of a document ready, in the order of applying.
 ///
 /// `read_blob` gives the whole content of a blob. `scopes` is what discovery knows; definitions within the document are added to it.
+/// Sealed Secrets keep their values sealed: enough to compare and to show, not to apply.
 pub fn prepare_document<E>(
     state: &DesiredState,
     scopes: &Scopes,
+    read_blob: impl FnMut(&BlobRef) -> Result<Vec<u8>, E>,
+) -> Result<Vec<PreparedObject>, PrepareError<E>> {
+    prepare_all(state, scopes, read_blob, None)
+}
+
+/// As [`prepare_document`], and opens the values of sealed Secrets: `open` gets the place of a value for its messages, and gives the
+/// value in base64.
+pub fn prepare_document_opened<E>(
+    state: &DesiredState,
+    scopes: &Scopes,
+    read_blob: impl FnMut(&BlobRef) -> Result<Vec<u8>, E>,
+    mut open: impl FnMut(&str, &SealedValue) -> Result<String, Problem>,
+) -> Result<Vec<PreparedObject>, PrepareError<E>> {
+    prepare_all(state, scopes, read_blob, Some(&mut open))
+}
+
+type Open<'a> = &'a mut dyn FnMut(&str, &SealedValue) -> Result<String, Problem>;
+
+fn prepare_all<E>(
+    state: &DesiredState,
+    scopes: &Scopes,
     mut read_blob: impl FnMut(&BlobRef) -> Result<Vec<u8>, E>,
+    mut open: Option<Open<'_>>,
 ) -> Result<Vec<PreparedObject>, PrepareError<E>> {
     let mut scopes = scopes.clone();
     let mut raw = Vec::new();
@@ -86,8 +121,16 @@ pub fn prepare_document<E>(
             };
             for (position, value) in values.into_iter().enumerate() {
                 scopes.learn_from(&value);
-                raw.push((app, format!("{place}[{position}]"), value));
+                raw.push((app, format!("{place}[{position}]"), value, None));
             }
+        }
+        for (number, secret) in app.secrets.iter().enumerate() {
+            let place = format!(
+                "apps[{index}] ({}), secrets[{number}] ({})",
+                app.name, secret.name
+            );
+            let value = sealed::object(secret, app.namespace.as_deref());
+            raw.push((app, place, value, Some(secret)));
         }
     }
     if raw.len() > MAX_OBJECTS {
@@ -100,8 +143,8 @@ pub fn prepare_document<E>(
 
     let mut places = BTreeMap::new();
     let mut prepared = Vec::with_capacity(raw.len());
-    for (app, place, value) in raw {
-        let object = prepare(value, &app.name, app.namespace.as_deref(), &scopes).map_err(|reason| {
+    for (app, place, value, secret) in raw {
+        let mut object = prepare(value, &app.name, app.namespace.as_deref(), &scopes).map_err(|reason| {
             PrepareError::Refused(Problem::new(
                 codes::OBJECT_INVALID,
                 format!("{place}: {reason}"),
@@ -121,6 +164,9 @@ pub fn prepare_document<E>(
                 format!("{place}: {key} is named before, by {earlier}"),
                 "let one app alone own the object",
             )));
+        }
+        if let (Some(secret), Some(open)) = (secret, &mut open) {
+            sealed::open(&mut object, secret, &place, open).map_err(PrepareError::Refused)?;
         }
         prepared.push(object);
     }
@@ -215,7 +261,7 @@ fn map_in<'a>(parent: &'a mut Map<String, Value>, field: &str) -> Option<&'a mut
 }
 
 /// Compact JSON with sorted keys: equal content gives equal bytes, whichever map type `serde_json` was built with.
-fn write_canonical(value: &Value, out: &mut String) {
+pub(super) fn write_canonical(value: &Value, out: &mut String) {
     match value {
         Value::Object(map) => {
             let mut entries: Vec<_> = map.iter().collect();

@@ -3,11 +3,11 @@
 //! In: a reference to a stored document. Out: its prepared objects. It guarantees that nothing of a stored document has an effect before
 //! it passed admission again, and that nobody keeps the bodies in memory for longer than they are needed.
 
-use crate::{identity::Identity, kubernetes::Cluster};
+use crate::{identity::Identity, kubernetes::Cluster, sealed};
 use holdfast_core::{
     admission::{VerifiedDocument, readmit},
     failure::Failure,
-    object::{ObjectKey, PrepareError, PreparedObject, Scope, Scopes, prepare_document},
+    object::{ObjectKey, PrepareError, PreparedObject, Scope, Scopes, prepare_document_opened},
     reconcile::DocumentRef,
 };
 use holdfast_protocol::{
@@ -116,7 +116,14 @@ impl Objects {
         state: &DesiredState,
         scopes: &Scopes,
     ) -> Result<Vec<PreparedObject>, Box<Failure>> {
-        prepare_document(state, scopes, |blob: &BlobRef| self.blobs.read(blob.digest)).map_err(|error| {
+        let sealing = self.identity.borrow().sealing.clone();
+        prepare_document_opened(
+            state,
+            scopes,
+            |blob: &BlobRef| self.blobs.read(blob.digest),
+            |place, value| sealed::open(place, value, sealing.as_deref()).map(|value| value.to_string()),
+        )
+        .map_err(|error| {
             let (problem, retryable) = match error {
                 PrepareError::Blob(error) => (error.problem(), true),
                 PrepareError::Refused(problem) => (problem, false),
