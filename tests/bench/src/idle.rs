@@ -1,13 +1,16 @@
-//! What an idle node costs: enrolled, connected over TLS, watching 50 applied objects.
+//! What an idle node costs: enrolled, connected over TLS, watching a thousand applied objects.
 
-use crate::{figures::Figures, machine};
+use crate::{
+    figures::Figures,
+    machine,
+    objects::{COUNT, Set},
+};
 use anyhow::{Context as _, Result};
 use holdfast_harness::{Site, site::KUBERNETES};
-use serde_json::json;
 use std::time::Duration;
 
-/// Objects that the idle node watches.
-const OBJECTS: usize = 50;
+/// Seconds of a day.
+const DAY: f64 = 86_400.0;
 /// Time for what follows the last change: the last report, closing of spare connections.
 const SETTLE: Duration = Duration::from_secs(20);
 /// IPv4 and TCP headers with timestamps, of a packet and of its acknowledgement, in bytes.
@@ -17,11 +20,9 @@ const HEADERS: u64 = 2 * 52;
 pub async fn measure(seconds: u64, figures: &mut Figures) -> Result<()> {
     let site = Site::start().await?;
     let mut node = site.enrolled_node("idle").await?;
-    let objects = (0..OBJECTS)
-        .map(|number| json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": format!("page-{number}"), "namespace": "default"}, "data": {"number": number.to_string()}}))
-        .collect();
-    site.hub.create_release("fifty", "pages", objects).await?;
-    let generation = site.hub.assign("fifty", "idle").await?;
+    let content = Set::new("holdfast").release(&site.hub).await?;
+    site.hub.create_release_of("thousand", content).await?;
+    let generation = site.hub.assign("thousand", "idle").await?;
     site.hub.wait_for_proven("idle", generation, KUBERNETES).await?;
     // Idle is what is measured, so this time is passed, not awaited.
     tokio::time::sleep(SETTLE).await;
@@ -48,20 +49,20 @@ pub async fn measure(seconds: u64, figures: &mut Figures) -> Result<()> {
     let memory = machine::memory(process)?;
 
     let how =
-        format!("static binary, enrolled, connected over TLS, watching {OBJECTS} objects, {seconds} s idle");
+        format!("static binary, enrolled, connected over TLS, watching {COUNT} objects, {seconds} s idle");
     let processor = after.0.saturating_sub(before.0).as_secs_f64() * 1000.0 * 60.0 / seconds as f64;
     figures.add(
         "node.pss_idle_kib",
         memory.pss as f64,
         "KiB",
-        Some(10_240.0),
+        Some(8_192.0),
         format!("Pss of smaps_rollup; {how}"),
     );
     figures.add(
         "node.anon_idle_kib",
         memory.anonymous as f64,
         "KiB",
-        Some(4_096.0),
+        Some(3_072.0),
         format!("Pss_Anon of smaps_rollup; {how}"),
     );
     figures.add(
@@ -77,6 +78,13 @@ pub async fn measure(seconds: u64, figures: &mut Figures) -> Result<()> {
         "bytes",
         Some(0.0),
         format!("write_bytes of /proc/PID/io over {seconds} s"),
+    );
+    figures.add(
+        "flash.idle_bytes_per_day",
+        (after.1 - before.1) as f64 * DAY / seconds as f64,
+        "bytes",
+        Some(0.0),
+        "the same, for a day; of Holdfast alone",
     );
     figures.add(
         "node.idle_link_bytes_per_s",

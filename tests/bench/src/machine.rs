@@ -31,6 +31,26 @@ pub fn memory(process: u32) -> Result<Memory> {
     })
 }
 
+/// The most resident memory that a process ever had, in KiB.
+pub fn peak_memory(process: u32) -> Result<u64> {
+    status_field(process, "VmHWM:")
+}
+
+/// Its resident memory now, in KiB.
+pub fn resident_memory(process: u32) -> Result<u64> {
+    status_field(process, "VmRSS:")
+}
+
+fn status_field(process: u32, name: &str) -> Result<u64> {
+    let text = fs::read_to_string(format!("/proc/{process}/status"))?;
+    let value = text
+        .lines()
+        .find_map(|line| line.strip_prefix(name))
+        .and_then(|rest| rest.split_whitespace().next())
+        .with_context(|| format!("no {name}"))?;
+    Ok(value.parse()?)
+}
+
 /// Time on a processor of all threads of a process, from `schedstat` (nanoseconds; `stat` counts only 10 ms steps).
 pub fn processor_time(process: u32) -> Result<Duration> {
     let mut nanoseconds = 0;

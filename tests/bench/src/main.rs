@@ -3,12 +3,17 @@
 //! In: the binaries, one of them the node as it is shipped. Out: a table (Markdown) and a report (JSON).
 
 mod access;
+mod apply;
+mod drift;
 mod figures;
 mod idle;
 mod latency;
 mod machine;
+mod objects;
 mod probe;
+mod ready;
 mod size;
+mod soak;
 mod start;
 
 use anyhow::Result;
@@ -21,12 +26,24 @@ use std::path::PathBuf;
 #[command(about = "Measures what the documentation of Holdfast claims", version)]
 struct Arguments {
     /// Seconds for which the idle node is watched.
-    #[arg(long, default_value_t = 300)]
+    #[arg(long, default_value_t = 200)]
     idle_seconds: u64,
     /// Changes whose way from the hub to the cluster is timed.
     #[arg(long, default_value_t = 60)]
     changes: u32,
-    /// Only these groups: size, idle, latency, start.
+    /// Times that a thousand objects are written by each of those who are compared.
+    #[arg(long, default_value_t = 3)]
+    applies: usize,
+    /// Documents of the soak.
+    #[arg(long, default_value_t = 2000)]
+    generations: usize,
+    /// Objects that are deleted behind the node's back.
+    #[arg(long, default_value_t = 250)]
+    deletions: usize,
+    /// Starts of Kubernetes, with Holdfast and without.
+    #[arg(long, default_value_t = 9)]
+    kubernetes_starts: usize,
+    /// Only these groups: size, latency, start, apply, drift, ready, soak, idle.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// Directory of the statically linked nodes, one directory a target.
@@ -52,11 +69,23 @@ async fn main() -> Result<()> {
     if wanted("latency") {
         latency::measure(arguments.changes, &mut figures).await?;
     }
-    if wanted("idle") {
-        idle::measure(arguments.idle_seconds, &mut figures).await?;
-    }
     if wanted("start") {
         start::measure(&mut figures).await?;
+    }
+    if wanted("apply") {
+        apply::measure(arguments.applies, &mut figures).await?;
+    }
+    if wanted("drift") {
+        drift::measure(arguments.deletions, &mut figures).await?;
+    }
+    if wanted("ready") {
+        ready::measure(arguments.kubernetes_starts, &mut figures).await?;
+    }
+    if wanted("soak") {
+        soak::measure(arguments.generations, &mut figures).await?;
+    }
+    if wanted("idle") {
+        idle::measure(arguments.idle_seconds, &mut figures).await?;
     }
     figures.write(&arguments.report, &arguments.table)
 }
