@@ -24,6 +24,10 @@ pub const KUBERNETES_EXITED: &str = "kubernetes-exited";
 pub const KUBERNETES_FILE: &str = "kubernetes-file";
 /// Another version of k3s runs than the document demands.
 pub const KUBERNETES_WRONG_VERSION: &str = "kubernetes-wrong-version";
+/// The k3s of a document is not in the store as it should be.
+pub const KUBERNETES_ARTIFACT: &str = "kubernetes-artifact";
+/// A k3s does not say which version it is.
+pub const KUBERNETES_VERSION_UNKNOWN: &str = "kubernetes-version-unknown";
 /// The broker cannot be reached.
 pub const BROKER_UNREACHABLE: &str = "broker-unreachable";
 /// The broker refused the session.

@@ -19,11 +19,29 @@ pub const ALL: &[&str] = &[
     "after-proven",
 ];
 
+/// Names of the places at which k3s is switched and brought back, in their order.
+pub const SWITCH: &[&str] = &[
+    "switch-begun",
+    "switch-stopped",
+    "switch-snapshot",
+    "switch-committed",
+    "switch-pointed",
+    "restore-begun",
+    "restore-stopped",
+    "restore-halfway",
+    "restore-datastore",
+    "restore-committed",
+    "restore-done",
+];
+
 /// Ends the process if this is the place.
 pub fn reach(name: &str) {
     #[cfg(any(debug_assertions, feature = "failpoints"))]
     {
-        debug_assert!(ALL.contains(&name), "{name} is not in the list of failpoints");
+        debug_assert!(
+            ALL.contains(&name) || SWITCH.contains(&name),
+            "{name} is not in the list of failpoints"
+        );
         if std::env::var_os("HOLDFAST_FAILPOINT").is_some_and(|wanted| wanted == name) {
             std::process::abort();
         }

@@ -13,6 +13,7 @@
 use crate::{
     apply::Objects,
     artifacts::Fetcher,
+    images::{Keeper, Looks},
     enrol::{
         client::{first_desired, forget_first_desired},
         renew::validity,
@@ -81,6 +82,7 @@ pub async fn run(
         node.clone(),
         blobs.clone(),
         control,
+        kubernetes_state.clone(),
     ));
     let (progress, progress_state) = watch::channel(Progress::default());
     let (apps, app_states) = watch::channel(Vec::new());
@@ -97,10 +99,12 @@ pub async fn run(
         },
     );
     let objects = Objects::new(store.clone(), blobs.clone(), identity.clone());
+    let images = Keeper::new(&settings, store.clone(), blobs.clone(), identity.clone());
     let driver = Driver::new(Parts {
         settings: settings.clone(),
         objects: objects.clone(),
         fetcher: Fetcher::new(blobs, identity.clone(), settings.clone()),
+        images: images.clone(),
         recorder: recorder.clone(),
         versions,
         observer,
@@ -139,6 +143,13 @@ pub async fn run(
     let mut parts = JoinSet::new();
     parts.spawn(tell_renewals(identity.clone(), intake.recorder.clone()));
     parts.spawn(driver.run().instrument(tracing::info_span!("reconcile")));
+    let looks = Looks {
+        progress: reporter.progress.clone(),
+        kubernetes: kubernetes_state.clone(),
+        apps: reporter.apps.clone(),
+    };
+    let keeping = images.run(looks, intake.recorder.clone());
+    parts.spawn(keeping.instrument(tracing::info_span!("images")));
     let repair = Arc::new(Notify::new());
     let care = settings.kubernetes.supervise.then(|| {
         let (recorder, state) = (intake.recorder.clone(), kubernetes_state.clone());

@@ -12,6 +12,7 @@ pub mod datastore;
 pub mod discovery;
 mod error;
 pub mod heal;
+pub mod install;
 pub mod k3s_config;
 pub mod load;
 pub mod metadata;
@@ -20,6 +21,7 @@ pub mod runner;
 pub mod supervisor;
 pub mod switch;
 pub mod target;
+pub mod version;
 
 pub use cluster::Cluster;
 pub use error::KubernetesError;

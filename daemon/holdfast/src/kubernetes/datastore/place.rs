@@ -9,8 +9,9 @@
 
 use super::{
     DatastoreError, database,
-    snapshots::{Restored, Snapshots, remove, sync_directory},
+    snapshots::{Restored, Snapshot, Snapshots, place, remove, sync_directory},
 };
+use crate::failpoint;
 use holdfast_protocol::document::Datastore;
 use nix::sys::statfs::{TMPFS_MAGIC, statfs};
 use std::{
@@ -148,6 +149,49 @@ impl Place {
             restored,
             moved: true,
         })
+    }
+
+    /// Puts a snapshot in the place of the datastore, whatever that is. k3s must not run, nor be started before this succeeded: what is there
+    /// goes first.
+    pub fn put_back(&self, snapshot: &Snapshot) -> Result<(), DatastoreError> {
+        if fs::read_link(self.database()).is_ok() {
+            // As the newest snapshot it comes back into memory before the next start, and after a power cut too.
+            self.snapshots.take(&snapshot.path)?;
+            return clear(&self.real_database());
+        }
+        make_directory(&self.home)?;
+        self.remove_log()?;
+        failpoint::reach("restore-halfway");
+        match place(snapshot, &self.database()) {
+            // What is there is of no use any more; without it there is room.
+            Err(DatastoreError::NoSpace { .. }) => {
+                remove(&self.database())?;
+                place(snapshot, &self.database())?;
+            }
+            other => other?,
+        }
+        sync_directory(&self.home)
+    }
+
+    /// Removes the datastore, so that k3s begins an empty one. k3s must not run.
+    pub fn remove(&self) -> Result<(), DatastoreError> {
+        clear(&self.real_database())?;
+        for old in self.snapshots.list() {
+            remove(&old.path)?;
+        }
+        match self.home.is_dir() {
+            true => sync_directory(&self.home),
+            false => Ok(()),
+        }
+    }
+
+    /// A log without its database would be taken for that of the next one.
+    fn remove_log(&self) -> Result<(), DatastoreError> {
+        let database = self.database();
+        for suffix in BESIDE {
+            remove(&with_suffix(&database, suffix))?;
+        }
+        sync_directory(&self.home)
     }
 
     /// Puts what `make` makes in the place of the database, in one step.

@@ -144,7 +144,7 @@ impl Snapshots {
 }
 
 /// Beside the target first, then in its place.
-fn place(snapshot: &Snapshot, target: &Path) -> Result<(), DatastoreError> {
+pub(super) fn place(snapshot: &Snapshot, target: &Path) -> Result<(), DatastoreError> {
     let found = digest_of(&snapshot.path)?;
     if found != snapshot.digest {
         return Err(DatastoreError::Damaged {
