@@ -140,9 +140,9 @@ impl Ctr {
             .map_err(|error| self.not_started(error))?;
         match names {
             // The tool ended before the archive did: what it says is the reason.
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(failed(what, said)),
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(failed(what, &said)),
             Err(error) => Err(CtrError::Archive(error)),
-            Ok(_) if !status.success() => Err(failed(what, said)),
+            Ok(_) if !status.success() => Err(failed(what, &said)),
             Ok(names) => Ok(names),
         }
     }
@@ -181,7 +181,7 @@ impl Ctr {
         if status.success() {
             Ok(said.0)
         } else {
-            Err(failed(what, said))
+            Err(failed(what, &said))
         }
     }
 
@@ -200,7 +200,7 @@ fn late(what: &str, limit: Duration) -> CtrError {
     }
 }
 
-fn failed(what: &str, said: (String, String)) -> CtrError {
+fn failed(what: &str, said: &(String, String)) -> CtrError {
     // The last line says what it was in the end.
     let said = said
         .1

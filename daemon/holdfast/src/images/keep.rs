@@ -125,20 +125,20 @@ impl Keeper {
     async fn keep(&self, needs: &Needs) -> Result<Kept, Failure> {
         let ctr = &self.inner.ctr;
         let mut kept = Kept::default();
-        let mut present = ctr.names(None).await.map_err(of_ctr)?;
+        let mut present = ctr.names(None).await.map_err(|error| of_ctr(&error))?;
         let mut wanted = BTreeSet::new();
         for artifact in needs.archives.values() {
             let mut names = self.contents(artifact.digest);
             if !names.as_ref().is_some_and(|names| names.is_subset(&present)) {
                 names = Some(self.import(artifact.digest, &artifact.name).await?);
                 kept.imported += 1;
-                present = ctr.names(None).await.map_err(of_ctr)?;
+                present = ctr.names(None).await.map_err(|error| of_ctr(&error))?;
             }
             wanted.extend(names.unwrap_or_default());
         }
         self.forget_contents(needs);
-        let pinned = ctr.names(Some(PINNED)).await.map_err(of_ctr)?;
-        let ours = ctr.names(Some(OURS)).await.map_err(of_ctr)?;
+        let pinned = ctr.names(Some(PINNED)).await.map_err(|error| of_ctr(&error))?;
+        let ours = ctr.names(Some(OURS)).await.map_err(|error| of_ctr(&error))?;
         // What somebody else pinned, as containerd does with the sandbox's image, stays theirs.
         let named = needs.references.iter().filter(|name| present.contains(*name));
         let named: BTreeSet<_> = named
@@ -153,8 +153,10 @@ impl Keeper {
             .cloned()
             .collect();
         let to_unpin: BTreeSet<_> = ours.difference(&wanted).cloned().collect();
-        ctr.label(&to_pin, true).await.map_err(of_ctr)?;
-        ctr.label(&to_unpin, false).await.map_err(of_ctr)?;
+        ctr.label(&to_pin, true).await.map_err(|error| of_ctr(&error))?;
+        ctr.label(&to_unpin, false)
+            .await
+            .map_err(|error| of_ctr(&error))?;
         kept.pinned = to_pin.len();
         kept.unpinned = to_unpin.len();
         Ok(kept)
@@ -177,7 +179,7 @@ impl Keeper {
                 ),
                 false,
             ),
-            error => of_ctr(error),
+            error => of_ctr(&error),
         })?;
         if names.is_empty() {
             tracing::warn!(archive = title, %digest, "the archive names no image; nothing of it can be pinned");
@@ -339,6 +341,6 @@ fn failure(code: &'static str, message: &str) -> Failure {
     Failure::of_document(problem, true)
 }
 
-fn of_ctr(error: CtrError) -> Failure {
+fn of_ctr(error: &CtrError) -> Failure {
     failure(codes::IMAGES_UNKEPT, &error.to_string())
 }

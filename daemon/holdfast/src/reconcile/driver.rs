@@ -6,6 +6,7 @@ use crate::{
     apply::{Objects, Run, recheck},
     artifacts::Fetcher,
     failpoint,
+    images::Keeper,
     kubernetes::{
         Cluster, KubernetesError, KubernetesState,
         switch::{Switcher, Wanted},
@@ -51,6 +52,8 @@ pub struct Parts {
     pub objects: Objects,
     /// Fetches blobs.
     pub fetcher: Fetcher,
+    /// Keeps images in containerd.
+    pub images: Keeper,
     /// Notes events down.
     pub recorder: Recorder,
     /// What our own writes left.
@@ -293,10 +296,14 @@ impl Driver {
     async fn carry_out(&mut self, effect: Effect) {
         match effect {
             Effect::FetchBlobs { ticket, document } => {
-                let fetcher = self.parts.fetcher.clone();
+                let (fetcher, images) = (self.parts.fetcher.clone(), self.parts.images.clone());
                 self.spawn(ticket, &document, None, async move |document| {
-                    Some(match fetcher.fetch_all(&document).await {
-                        Ok(()) => Event::BlobsReady { ticket },
+                    let fetched = async {
+                        fetcher.fetch_all(&document).await?;
+                        images.settle().await
+                    };
+                    Some(match fetched.await {
+                        Ok(_) => Event::BlobsReady { ticket },
                         Err(failure) => Event::BlobsFailed { ticket, failure },
                     })
                 });
