@@ -118,3 +118,9 @@ pub const IMAGE_NOT_FOUND: &str = "image-not-found";
 pub const PROBE_FAILED: &str = "probe-failed";
 /// A probe of an app cannot be carried out as it is written.
 pub const PROBE_INVALID: &str = "probe-invalid";
+/// There is no document that the node could go back to as it was asked.
+pub const ROLLBACK_IMPOSSIBLE: &str = "rollback-impossible";
+/// The document that was asked for runs already.
+pub const ALREADY_RUNNING: &str = "already-running";
+/// A person at the box asked for an earlier document.
+pub const ROLLED_BACK_BY_HAND: &str = "rolled-back-by-hand";

@@ -7,6 +7,14 @@
 pub const ALL: &[&str] = &[
     "before-commit",
     "after-commit",
+    "after-fetch",
+    "before-preflight",
+    "after-preflight",
+    "before-gate",
+    "after-gate",
+    "before-switch",
+    "after-switch-journal",
+    "after-switch",
     "before-intents",
     "after-intents",
     "before-record",
@@ -15,8 +23,17 @@ pub const ALL: &[&str] = &[
     "after-prune",
     "before-applied",
     "after-applied",
+    "before-stability",
     "before-proven",
     "after-proven",
+    "before-failed",
+    "after-failed",
+    "before-rolling-back",
+    "after-rolling-back",
+    "before-restore",
+    "after-restore",
+    "before-rolled-back",
+    "after-rolled-back",
 ];
 
 /// Names of the places at which k3s is switched and brought back, in their order.

@@ -13,12 +13,13 @@
 use crate::{
     apply::Objects,
     artifacts::Fetcher,
-    images::{Keeper, Looks},
+    codes,
     enrol::{
         client::{first_desired, forget_first_desired},
         renew::validity,
     },
     identity::{Identity, clock::TimeFloor},
+    images::{Keeper, Looks},
     kubernetes::{
         KubernetesState,
         care::Care,
@@ -27,11 +28,14 @@ use crate::{
         supervisor::{ChildSupervisor, NotSupervised},
         switch::Switcher,
     },
-    local_api::view::{LinkView, RunningNode},
+    local_api::view::{LinkView, NodeDetails, PauseOrder, RollbackOrder, RunningNode},
     observe::{self, Versions},
     pace::Pace,
-    reconcile::{Driver, Intake, Parts},
-    report::{Conditions, News, Progress, Recorder, Reporter, agent},
+    reconcile::{
+        Driver, Intake, Parts,
+        orders::{Order, Paused, Reply, Resumed, RollingBack},
+    },
+    report::{Conditions, Live, News, Progress, Recorder, Reporter, agent},
     settings::Settings,
     sync::{Link, LinkState, Mailbox as _, Signals},
 };
@@ -47,7 +51,7 @@ use holdfast_store::{Blobs, Store};
 use jiff::SignedDuration;
 use std::sync::{Arc, atomic::AtomicU64};
 use tokio::{
-    sync::{Notify, mpsc, watch},
+    sync::{Notify, mpsc, oneshot, watch},
     task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
@@ -87,6 +91,7 @@ pub async fn run(
     let (progress, progress_state) = watch::channel(Progress::default());
     let (apps, app_states) = watch::channel(Vec::new());
     let (documents, new_documents) = mpsc::unbounded_channel();
+    let (orders_of_people, people) = mpsc::channel(1);
     let (events, machine_events) = mpsc::unbounded_channel();
     let (link, link_state) = watch::channel(LinkState::default());
 
@@ -100,15 +105,22 @@ pub async fn run(
     );
     let objects = Objects::new(store.clone(), blobs.clone(), identity.clone());
     let images = Keeper::new(&settings, store.clone(), blobs.clone(), identity.clone());
+    let fetcher = Fetcher::new(blobs, identity.clone(), settings.clone());
+    let live = Live {
+        fetch: fetcher.progress(),
+        apply: Arc::default(),
+    };
     let driver = Driver::new(Parts {
         settings: settings.clone(),
         objects: objects.clone(),
-        fetcher: Fetcher::new(blobs, identity.clone(), settings.clone()),
+        fetcher,
+        live: live.clone(),
         images: images.clone(),
         recorder: recorder.clone(),
         versions,
         observer,
         documents: new_documents,
+        orders: people,
         events: machine_events,
         event_sender: events,
         kubernetes: kubernetes_state.clone(),
@@ -126,6 +138,7 @@ pub async fn run(
         progress: progress_state,
         kubernetes: kubernetes_state.clone(),
         apps: app_states,
+        live,
         agent: agent(),
         last_sequence: AtomicU64::new(0),
     });
@@ -172,6 +185,7 @@ pub async fn run(
         objects,
         kubernetes: kubernetes_state,
         link: link_state,
+        orders: orders_of_people,
         enabled,
     };
     running.send_replace(Some(Arc::new(handle)));
@@ -303,10 +317,25 @@ pub struct Handle {
     objects: Objects,
     kubernetes: watch::Receiver<KubernetesState>,
     link: watch::Receiver<LinkState>,
+    orders: mpsc::Sender<Order>,
     enabled: bool,
 }
 
 impl Handle {
+    /// Gives an order to the driver and waits for its outcome.
+    async fn order<T>(&self, order: impl FnOnce(Reply<T>) -> Order) -> Result<T, Problem> {
+        let stopping = || {
+            Problem::new(
+                codes::NODE_STARTING,
+                "the node takes no orders now",
+                "try again in a moment",
+            )
+        };
+        let (reply, outcome) = oneshot::channel();
+        self.orders.send(order(reply)).await.map_err(|_| stopping())?;
+        outcome.await.map_err(|_| stopping())?
+    }
+
     async fn plan_newest(&self) -> Result<Plan, Problem> {
         let newest = self.objects.store.newest().map_err(|error| error.problem())?;
         let Some(newest) = newest else {
@@ -352,7 +381,34 @@ impl RunningNode for Handle {
         }
     }
 
+    fn details(&self) -> NodeDetails {
+        let progress = self.reporter.progress();
+        NodeDetails {
+            fallback: progress.fallback,
+            pause_reason: progress.pause_reason.filter(|reason| !reason.is_empty()),
+        }
+    }
+
     fn plan(&self) -> BoxFuture<'_, Result<Plan, Problem>> {
         Box::pin(self.plan_newest())
+    }
+
+    fn pause(&self, order: PauseOrder) -> BoxFuture<'_, Result<Paused, Problem>> {
+        Box::pin(self.order(move |reply| Order::Pause {
+            length: SignedDuration::from_secs(i64::try_from(order.seconds).unwrap_or(i64::MAX)),
+            reason: order.reason,
+            reply,
+        }))
+    }
+
+    fn resume(&self) -> BoxFuture<'_, Result<Resumed, Problem>> {
+        Box::pin(self.order(|reply| Order::Resume { reply }))
+    }
+
+    fn roll_back(&self, order: RollbackOrder) -> BoxFuture<'_, Result<RollingBack, Problem>> {
+        Box::pin(self.order(move |reply| Order::RollBack {
+            to: order.generation,
+            reply,
+        }))
     }
 }

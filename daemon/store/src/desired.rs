@@ -203,14 +203,12 @@ impl Store {
         })
     }
 
-    /// All documents that are kept in full, the newest first: what they need must be kept too.
-    pub fn kept(&self) -> Result<Vec<StoredDocument>, StoreError> {
+    /// Digests of all documents that are kept in full, the newest first: what they need must be kept too.
+    pub fn kept(&self) -> Result<Vec<Digest>, StoreError> {
         self.read(|connection| {
             connection
-                .prepare(&format!(
-                    "SELECT {STORED} FROM desired WHERE envelope IS NOT NULL ORDER BY epoch DESC, counter DESC"
-                ))?
-                .query_map([], to_stored)?
+                .prepare("SELECT digest FROM desired WHERE envelope IS NOT NULL ORDER BY epoch DESC, counter DESC")?
+                .query_map([], |row| parsed(row, 0))?
                 .collect()
         })
     }

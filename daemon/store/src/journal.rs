@@ -115,27 +115,6 @@ impl Store {
         })
     }
 
-    /// As [`Store::mark_step`] with [`JournalStep::Proven`].
-    pub fn mark_proven(&self, digest: Digest, events: &[Event], now: Timestamp) -> Result<(), StoreError> {
-        self.mark_step(digest, &JournalStep::Proven, events, now)
-    }
-
-    /// As [`Store::mark_step`] with [`JournalStep::Failed`].
-    pub fn mark_failed(
-        &self,
-        digest: Digest,
-        problem: &Problem,
-        applying: bool,
-        events: &[Event],
-        now: Timestamp,
-    ) -> Result<(), StoreError> {
-        let step = JournalStep::Failed {
-            problem: problem.clone(),
-            applying,
-        };
-        self.mark_step(digest, &step, events, now)
-    }
-
     /// How far a document is.
     pub fn step(&self, digest: Digest) -> Result<Option<JournalStep>, StoreError> {
         self.read(|connection| {

@@ -120,6 +120,7 @@ mod tests {
             certificate_until: None,
             enrolment_problem: None,
             link: Some(LinkView::default()),
+            details: crate::local_api::view::NodeDetails::default(),
             report: Some(StatusReport {
                 schema: SchemaVersion::CURRENT,
                 node: "shop-17".parse().unwrap(),

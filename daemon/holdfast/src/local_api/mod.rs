@@ -7,6 +7,9 @@
 //! GET  /v1/doctor    Examination
 //! GET  /v1/metrics   Prometheus text
 //! POST /v1/enrol     {"token": "hf1.…"} → EnrolResult
+//! POST /v1/pause     {"seconds": 7200, "reason": "…"} → Paused
+//! POST /v1/resume    {} → Resumed
+//! POST /v1/rollback  {"generation": "1.41"} or {} → RollingBack
 //! ```
 //!
 //! Errors are `application/problem+json`. With `metrics.listen` set, a TCP address answers `GET /metrics`, and nothing else.

@@ -14,7 +14,7 @@ use holdfast_store::Store;
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
-use serde::Serialize;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -58,6 +58,18 @@ pub(super) async fn answer(
         )),
         (&Method::GET, "/v1/metrics") => Ok(metrics()),
         (&Method::POST, "/v1/enrol") => enrol(&surroundings, request).await,
+        (&Method::POST, "/v1/pause") => match order(&surroundings, request).await {
+            Ok((node, order)) => done(node.pause(order).await),
+            Err(refused) => Err(refused),
+        },
+        (&Method::POST, "/v1/resume") => match order::<Nothing>(&surroundings, request).await {
+            Ok((node, Nothing {})) => done(node.resume().await),
+            Err(refused) => Err(refused),
+        },
+        (&Method::POST, "/v1/rollback") => match order(&surroundings, request).await {
+            Ok((node, order)) => done(node.roll_back(order).await),
+            Err(refused) => Err(refused),
+        },
         (method, path) => Err(unknown(method, path)),
     };
     answered.unwrap_or_else(|(status, problem)| refusal(status, &problem))
@@ -86,6 +98,7 @@ fn status(surroundings: &Surroundings) -> LocalStatus {
             .map(|(_, end)| end),
         enrolment_problem: surroundings.enrolment_problem.borrow().clone(),
         link: node.as_ref().map(|node| node.link()),
+        details: node.as_ref().map(|node| node.details()).unwrap_or_default(),
         report: node.map(|node| node.status()),
     }
 }
@@ -170,6 +183,47 @@ async fn enrol(surroundings: &Surroundings, request: Request<Incoming>) -> Answe
         Ok(Ok(result)) => Ok(json(&result)),
         Ok(Err(problem)) => Err((StatusCode::CONFLICT, problem)),
         Err(_) => Err(stopping()),
+    }
+}
+
+/// A body without content: `{}`, or none at all.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Nothing {}
+
+/// The node, and the order in the body of the request.
+async fn order<T: DeserializeOwned>(
+    surroundings: &Surroundings,
+    request: Request<Incoming>,
+) -> Result<(Arc<dyn RunningNode>, T), (StatusCode, Problem)> {
+    let node = running(surroundings)?;
+    let bad = |message: String| {
+        (
+            StatusCode::BAD_REQUEST,
+            Problem::new(
+                shared::BAD_REQUEST,
+                message,
+                "send what the local API's description says",
+            ),
+        )
+    };
+    let body = Limited::new(request.into_body(), MAX_BODY_BYTES)
+        .collect()
+        .await
+        .map_err(|error| bad(format!("the body cannot be read: {error}")))?
+        .to_bytes();
+    let body: &[u8] = if body.is_empty() { b"{}" } else { &body };
+    let order =
+        serde_json::from_slice(body).map_err(|error| bad(format!("the body is no such order: {error}")))?;
+    Ok((node, order))
+}
+
+/// The outcome of an order.
+fn done<T: Serialize>(outcome: Result<T, Problem>) -> Answer {
+    match outcome {
+        Ok(value) => Ok(json(&value)),
+        Err(problem) if problem.code == shared::BAD_REQUEST => Err((StatusCode::BAD_REQUEST, problem)),
+        Err(problem) => Err((StatusCode::CONFLICT, problem)),
     }
 }
 

@@ -1,8 +1,9 @@
 //! What the local API shows: the forms of its answers, and the seam to the running node.
 
+use crate::reconcile::orders::{Paused, Resumed, RollingBack};
 use futures::future::BoxFuture;
 use holdfast_core::plan::Plan;
-use holdfast_protocol::{NodeId, Problem, report::StatusReport};
+use holdfast_protocol::{Generation, NodeId, Problem, report::StatusReport};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
@@ -15,8 +16,52 @@ pub trait RunningNode: Send + Sync {
     /// Its link to the broker.
     fn link(&self) -> LinkView;
 
+    /// What is told only on the box itself.
+    fn details(&self) -> NodeDetails;
+
     /// What would change in Kubernetes, by the newest accepted document.
     fn plan(&self) -> BoxFuture<'_, Result<Plan, Problem>>;
+
+    /// Makes no changes for some time.
+    fn pause(&self, order: PauseOrder) -> BoxFuture<'_, Result<Paused, Problem>>;
+
+    /// Ends a pause.
+    fn resume(&self) -> BoxFuture<'_, Result<Resumed, Problem>>;
+
+    /// Goes back to an earlier document. Answers when the way back has begun.
+    fn roll_back(&self, order: RollbackOrder) -> BoxFuture<'_, Result<RollingBack, Problem>>;
+}
+
+/// What is told only on the box itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeDetails {
+    /// The document that the node goes back to where the newest fails, or is going back to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fallback: Option<Generation>,
+    /// Why a person paused changes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pause_reason: Option<String>,
+}
+
+/// Body of `POST /v1/pause`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PauseOrder {
+    /// How long; 1 to 2,592,000 (30 days).
+    pub seconds: u64,
+    /// Why, for whoever reads it in the hub.
+    #[serde(default)]
+    pub reason: String,
+}
+
+/// Body of `POST /v1/rollback`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RollbackOrder {
+    /// The document to go back to; the last good one before the present one where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generation: Option<Generation>,
 }
 
 /// The link to the broker.
@@ -63,6 +108,9 @@ pub struct LocalStatus {
     /// What it reports to the hub; absent until the node runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub report: Option<StatusReport>,
+    /// What it reports to nobody.
+    #[serde(flatten)]
+    pub details: NodeDetails,
 }
 
 /// Body of `POST /v1/enrol`.

@@ -5,10 +5,12 @@
 //! and that reporting writes nothing to the disk but events.
 
 mod conditions;
+mod live;
 mod recorder;
 mod status;
 
 pub use conditions::Conditions;
+pub use live::{Activity, ApplyProgress, Live};
 pub use recorder::{News, Recorder};
 pub(crate) use status::agent;
 pub use status::{Progress, Reporter};

@@ -62,12 +62,23 @@ impl Recorder {
 
     /// Notes one event down. One that the disk does not take is in the log, and the disk in the conditions.
     pub fn note(&self, report: Report) -> Result<(), StoreError> {
-        log(&report);
-        let event = self.event(report);
-        let noted = self.store.push_events(&[event]);
+        self.note_with(vec![report], |events| self.store.push_events(events).map(drop))
+    }
+
+    /// Notes events down together with what `write` writes in the same transaction, to which it must add them.
+    pub fn note_with(
+        &self,
+        reports: Vec<Report>,
+        write: impl FnOnce(&[Event]) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        reports.iter().for_each(log);
+        let events: Vec<_> = reports.into_iter().map(|report| self.event(report)).collect();
+        let noted = write(&events);
         self.check(noted.as_ref().err());
         noted?;
-        self.signals.outbox.notify_one();
+        if !events.is_empty() {
+            self.signals.outbox.notify_one();
+        }
         Ok(())
     }
 

@@ -1,12 +1,12 @@
 //! The status report: made when it is asked for, announced when something in it changed.
 
-use super::Conditions;
+use super::{Activity, Conditions, Live};
 use crate::{
     enrol::hardware, identity::clock::TimeFloor, kubernetes::KubernetesState, settings::Settings,
     sync::Signals, telemetry::metrics::METRICS,
 };
 use holdfast_protocol::{
-    NodeId, SchemaVersion,
+    Generation, NodeId, SchemaVersion,
     report::{
         AgentInfo, AppStatus, GenerationStatus, Health, KubernetesStatus, MachineFacts, Phase, StatusReport,
     },
@@ -33,6 +33,12 @@ const TOGETHER: Duration = Duration::from_millis(50);
 pub struct Progress {
     /// Which documents the node has.
     pub generation: GenerationStatus,
+    /// What is being done for the newest, where it can be counted.
+    pub activity: Option<Activity>,
+    /// The document that the node goes back to where the newest fails.
+    pub fallback: Option<Generation>,
+    /// Why a person paused changes.
+    pub pause_reason: Option<String>,
     /// Names of the apps of the document that is kept up, in its order.
     pub apps: Vec<String>,
 }
@@ -55,6 +61,8 @@ pub struct Reporter {
     pub kubernetes: watch::Receiver<KubernetesState>,
     /// State of each app.
     pub apps: watch::Receiver<Vec<AppStatus>>,
+    /// How much of the present phase is done.
+    pub live: Live,
     /// What does not change while the process runs.
     pub agent: AgentInfo,
     /// Last sequence given out, for when the store can give none.
@@ -76,7 +84,7 @@ impl Reporter {
         StatusReport {
             sequence,
             machine: self.machine(),
-            ..self.content()
+            ..self.with_progress(self.content())
         }
     }
 
@@ -85,8 +93,20 @@ impl Reporter {
         StatusReport {
             sequence: self.last_sequence.load(Ordering::Relaxed),
             machine: self.machine(),
-            ..self.content()
+            ..self.with_progress(self.content())
         }
+    }
+
+    /// What only a look on the box itself tells beside that.
+    pub fn progress(&self) -> Progress {
+        self.progress.borrow().clone()
+    }
+
+    /// Counters are added last: that they moved is no reason for a report.
+    fn with_progress(&self, mut report: StatusReport) -> StatusReport {
+        let activity = self.progress.borrow().activity;
+        report.generation.progress = activity.and_then(|activity| self.live.progress(activity, &report.apps));
+        report
     }
 
     /// The report without what changes by itself.
@@ -106,7 +126,11 @@ impl Reporter {
             .iter()
             .map(|app| app.health)
             .fold(kubernetes.health, Ord::max);
-        if progress.generation.phase == Phase::Failed {
+        // Also where all that runs is well: it is not what the hub wants.
+        if matches!(
+            progress.generation.phase,
+            Phase::Failed | Phase::RollingBack | Phase::RolledBack
+        ) {
             health = health.max(Health::Degraded);
         }
         METRICS.apps.set(i64::try_from(apps.len()).unwrap_or(i64::MAX));

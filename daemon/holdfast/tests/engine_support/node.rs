@@ -181,9 +181,19 @@ impl Node {
         hub.publish(&self.name, envelope.to_json()).await
     }
 
+    /// Signs and publishes any document for this node.
+    pub async fn publish_document(&self, hub: &Hub, document: &Value) -> Result<()> {
+        hub.publish(&self.name, hub.sign(document).to_json()).await
+    }
+
     /// Writes a document where an enrolment leaves the first one.
     pub fn leave_first_document(&self, hub: &Hub, counter: u64, apps: &[Value]) -> Result<()> {
-        let envelope = hub.sign(&self.document(counter, apps));
+        self.leave_document(hub, &self.document(counter, apps))
+    }
+
+    /// As [`Self::leave_first_document`], with any document.
+    pub fn leave_document(&self, hub: &Hub, document: &Value) -> Result<()> {
+        let envelope = hub.sign(document);
         write_private(
             &self.settings.identity_dir().join("first-desired.json"),
             &envelope.to_json(),

@@ -38,7 +38,7 @@ fn kept(store: &Store) -> Vec<u64> {
         .kept()
         .unwrap()
         .iter()
-        .map(|document| document.generation.counter)
+        .map(|digest| store.document(*digest).unwrap().unwrap().generation.counter)
         .collect()
 }
 
