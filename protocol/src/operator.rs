@@ -2,7 +2,7 @@
 
 use crate::{
     Digest, Generation, NodeId, Problem,
-    document::{App, K3sSection, Policy},
+    document::{App, K3sSection, Policy, Sealed},
     enrol::HardwareFacts,
     report::{Health, StatusReport},
     sealing::SealingPublicKey,
@@ -311,6 +311,65 @@ pub struct Assigned {
     /// Generation that each node was sent.
     #[cfg_attr(feature = "openapi", schema(value_type = BTreeMap<String, String>))]
     pub generations: BTreeMap<NodeId, Generation>,
+}
+
+/// Stores a secret: for each node the value, sealed to its key under the name `secret/NAME`. The hub never sees the value.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PutSecret {
+    /// By node: the sealed value. Values of nodes that are not named stay.
+    #[cfg_attr(feature = "openapi", schema(value_type = BTreeMap<String, Object>))]
+    pub values: BTreeMap<NodeId, Sealed>,
+}
+
+/// What storing a secret did.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct StoredSecret {
+    /// Name of the secret.
+    pub name: String,
+    /// Nodes that have a value now, of those that were named.
+    #[cfg_attr(feature = "openapi", schema(value_type = Vec<String>))]
+    pub nodes: Vec<NodeId>,
+    /// Generation that each node was sent whose release uses the secret.
+    #[cfg_attr(feature = "openapi", schema(value_type = BTreeMap<String, String>))]
+    pub generations: BTreeMap<NodeId, Generation>,
+}
+
+/// A secret as the hub knows it: who has a value, and nothing of the value.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct SecretInfo {
+    /// Its name.
+    pub name: String,
+    /// When it was stored first.
+    #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]
+    pub created_at: Timestamp,
+    /// By whom.
+    pub created_by: String,
+    /// Nodes that it is sealed to.
+    #[cfg_attr(feature = "openapi", schema(value_type = BTreeMap<String, SealedTo>))]
+    pub nodes: BTreeMap<NodeId, SealedTo>,
+}
+
+/// That a value is sealed to a node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct SealedTo {
+    /// When.
+    #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]
+    pub updated_at: Timestamp,
+    /// By whom.
+    pub updated_by: String,
+    /// Digest of the key that it is sealed to.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub key: Digest,
+    /// Whether that is the node's key now; where not, it must be sealed again.
+    pub current: bool,
 }
 
 /// Something that was done or tried at the hub.

@@ -26,3 +26,9 @@ CREATE TABLE site_tokens (
     site   TEXT NOT NULL,
     sealed TEXT NOT NULL
 );
+
+-- The server that began the cluster of a site: it stays the one, whoever enrols later.
+CREATE TABLE sites (
+    name         TEXT PRIMARY KEY NOT NULL,
+    first_server TEXT NOT NULL
+);

@@ -22,6 +22,7 @@ mod render;
 mod renewal;
 pub mod restore;
 pub mod run;
+mod sealing;
 mod selector;
 mod server;
 mod tls;

@@ -21,7 +21,7 @@ const K3S_KEYS: &[&str] = &[
     "binaries",
     "images",
     "role",
-    "join",
+    "site",
     "datastore",
     "nodeAddress",
     "registries",

@@ -13,6 +13,7 @@ mod nodes;
 pub mod openapi;
 pub mod operators;
 mod releases;
+mod secrets;
 mod sessions;
 mod stream;
 mod tokens;
@@ -89,6 +90,9 @@ fn all() -> Routes {
     .add("DELETE", "/api/v1/releases/{name}", releases::delete)
     .add("POST", "/api/v1/releases/{name}/assign", releases::assign)
     .add("PUT", "/api/v1/blobs/{digest}", releases::put_blob)
+    .add("GET", "/api/v1/secrets", secrets::list)
+    .add("PUT", "/api/v1/secrets/{name}", secrets::put)
+    .add("DELETE", "/api/v1/secrets/{name}", secrets::delete)
     .add("GET", "/api/v1/audit", audit::list)
     .add("GET", "/api/v1/stream", stream::stream)
     .add("GET", "/api/v1/openapi.json", health::openapi)

@@ -12,12 +12,11 @@ use super::{
 };
 use crate::{
     database::{
-        Write,
         audit::{self, Actor},
-        nodes, releases, reports,
+        nodes, reports,
     },
     hub::Hub,
-    render::Renderer,
+    render,
     selector::{Selector, check_labels},
 };
 use axum::{Json, extract::State};
@@ -143,7 +142,7 @@ pub async fn patch_labels(
         return Ok(Json(find(&hub, &id).await?));
     }
     nodes::set_labels(&mut tx, &id, &labels).await?;
-    render_again(&hub, &mut tx, &id).await?;
+    render::again(&hub, &mut tx, &id).await?;
     let shown: Vec<_> = labels
         .iter()
         .map(|(key, value)| format!("{key}={value}"))
@@ -161,21 +160,6 @@ pub async fn patch_labels(
     hub.outbox.notify_one();
     hub.changed(&id);
     Ok(Json(find(&hub, &id).await?))
-}
-
-/// Renders a node's release anew where labels are part of it; a release that the node could not be given with them refuses the change.
-async fn render_again(hub: &Hub, tx: &mut Write, id: &NodeId) -> Result<()> {
-    let Some(name) = nodes::release(tx, id).await? else {
-        return Ok(());
-    };
-    let Some(release) = releases::get(hub.database.read(), &name).await? else {
-        return Ok(());
-    };
-    let renderer = Renderer::new(hub, &release).await?;
-    if renderer.differs() {
-        renderer.assign(tx, id).await?;
-    }
-    Ok(())
 }
 
 /// The newest events of a node, newest first.

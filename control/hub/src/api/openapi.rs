@@ -1,6 +1,6 @@
 //! The OpenAPI description, generated from the handlers. A test holds that every route is in it.
 
-use super::{audit, health, node, nodes, operators, releases, sessions, stream, tokens};
+use super::{audit, health, node, nodes, operators, releases, secrets, sessions, stream, tokens};
 use utoipa::{
     Modify, OpenApi,
     openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme},
@@ -19,6 +19,7 @@ use utoipa::{
         tokens::list, tokens::create, tokens::revoke,
         nodes::list, nodes::get, nodes::delete, nodes::patch_labels, nodes::events,
         releases::list, releases::get, releases::create, releases::delete, releases::assign, releases::put_blob,
+        secrets::list, secrets::put, secrets::delete,
         audit::list, stream::stream,
         health::healthz, health::readyz, health::metrics, health::openapi,
     ),
@@ -29,6 +30,7 @@ use utoipa::{
         (name = "tokens", description = "Enrolment tokens"),
         (name = "nodes", description = "The fleet"),
         (name = "releases", description = "What nodes run"),
+        (name = "secrets", description = "Values that single nodes can read, sealed before they come here"),
         (name = "audit", description = "Who did what"),
         (name = "machine", description = "Health and figures"),
     ),

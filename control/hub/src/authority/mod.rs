@@ -15,6 +15,7 @@ use holdfast_protocol::{
     Digest,
     enrol::key_pin,
     envelope::{Envelope, TIME_TYPE, TimeStatement},
+    seal::Zeroizing,
     trust::{Role, TrustPolicy, TrustedKey},
 };
 use jiff::Timestamp;
@@ -45,7 +46,11 @@ pub struct Authority {
     pin: Digest,
     documents: Ed25519KeyPair,
     time: Ed25519KeyPair,
+    sites: ring::hkdf::Prk,
 }
+
+/// What the join secrets of sites are derived under, so that they are of no use for anything else.
+const SITES: &[u8] = b"holdfast site token v1";
 
 impl Authority {
     /// Reads the keys below `data_dir`, or makes them on the first start.
@@ -55,6 +60,7 @@ impl Authority {
         let key = keys::certificate_key(&directory.join("ca.key"), first_start)?;
         let documents = keys::signing_key(&directory.join("documents.key"), first_start)?;
         let time = keys::signing_key(&directory.join("time.key"), first_start)?;
+        let sites = ring::hkdf::Salt::new(ring::hkdf::HKDF_SHA256, SITES).extract(&key.serialize_der());
         let pin = key_pin(&key.subject_public_key_info());
         let certificate_file = directory.join("ca.pem");
         if !certificate_file.exists() {
@@ -74,6 +80,7 @@ impl Authority {
             pin,
             documents,
             time,
+            sites,
         })
     }
 
@@ -85,6 +92,20 @@ impl Authority {
     /// SHA-256 of the CA's SubjectPublicKeyInfo: what enrolment tokens carry.
     pub fn pin(&self) -> Digest {
         self.pin
+    }
+
+    /// The secret by which the boxes of a site join each other, 64 hexadecimal digits. It is derived from the hub's CA key, so that it is
+    /// nowhere at rest, and the same after the hub was restored from a backup.
+    pub fn site_token(&self, site: &str) -> Result<Zeroizing<String>, KeyError> {
+        let mut bytes = Zeroizing::new([0; 32]);
+        let info = [site.as_bytes()];
+        self.sites
+            .expand(&info, ring::hkdf::HKDF_SHA256)
+            .and_then(|derived| derived.fill(&mut *bytes))
+            .map_err(|_| KeyError::issue(&"the join secret of a site cannot be derived"))?;
+        Ok(Zeroizing::new(
+            bytes.iter().map(|byte| format!("{byte:02x}")).collect(),
+        ))
     }
 
     /// Issues a certificate to a node.

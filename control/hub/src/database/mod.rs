@@ -12,6 +12,7 @@ pub mod nodes;
 pub mod operators;
 pub mod releases;
 pub mod reports;
+pub mod secrets;
 pub mod tokens;
 
 pub use error::DatabaseError;

@@ -206,6 +206,25 @@ pub async fn all_labels(tx: &mut Write) -> Result<Vec<(NodeId, Labels)>> {
         .collect()
 }
 
+/// Labels of all nodes within a transaction, those that enrolled first before the others.
+pub async fn oldest_first(tx: &mut Write) -> Result<Vec<(NodeId, Labels)>> {
+    let rows: Vec<(String, String)> = sqlx::query_as("SELECT id, labels FROM nodes ORDER BY enrolled_at, id")
+        .fetch_all(&mut **tx)
+        .await?;
+    rows.iter()
+        .map(|(id, labels)| Ok((parse(id)?, from_json(labels)?)))
+        .collect()
+}
+
+/// Releases that nodes should run, each with one of those nodes.
+pub async fn releases_in_use(tx: &mut Write) -> Result<Vec<(String, String)>> {
+    Ok(sqlx::query_as(
+        "SELECT release_name, MIN(id) FROM nodes WHERE release_name IS NOT NULL GROUP BY release_name ORDER BY release_name",
+    )
+    .fetch_all(&mut **tx)
+    .await?)
+}
+
 /// Replaces the labels of a node.
 pub async fn set_labels(tx: &mut Write, id: &NodeId, labels: &Labels) -> Result<()> {
     sqlx::query("UPDATE nodes SET labels = $1 WHERE id = $2")

@@ -11,6 +11,7 @@ use crate::{
     codes as hub_codes,
     database::{self, Write, documents, nodes},
     hub::Hub,
+    sealing,
 };
 use bytes::Bytes;
 use holdfast_protocol::{
@@ -98,7 +99,7 @@ impl<'a> Renderer<'a> {
             hub,
             release,
             content,
-            differs: render::differs(content),
+            differs: render::differs(content) || sealing::differs(content),
             templates,
         })
     }
@@ -161,7 +162,8 @@ impl<'a> Renderer<'a> {
             };
             self.templates.get(digest).cloned().ok_or_else(missing)
         };
-        let content = render::render(self.content, &scope, read, &mut made).map_err(unrenderable)?;
+        let mut content = render::render(self.content, &scope, read, &mut made).map_err(unrenderable)?;
+        sealing::fill(self.hub, tx, node, &mut content).await?;
         let files = BlobFiles::new(&self.hub.config.data_dir);
         for (digest, bytes) in made {
             let size = bytes.len() as u64;
@@ -174,6 +176,21 @@ impl<'a> Renderer<'a> {
         }
         Ok(content)
     }
+}
+
+/// Renders a node's release anew where labels are part of it, after they changed; an error where the node could not be given it with them.
+pub async fn again(hub: &Hub, tx: &mut Write, node: &NodeId) -> Result<(), ApiError> {
+    let Some(name) = nodes::release(tx, node).await? else {
+        return Ok(());
+    };
+    let Some(release) = database::releases::get(hub.database.read(), &name).await? else {
+        return Ok(());
+    };
+    let renderer = Renderer::new(hub, &release).await?;
+    if renderer.differs() {
+        renderer.assign(tx, node).await?;
+    }
+    Ok(())
 }
 
 /// The release cannot be given to this node as it is.

@@ -176,6 +176,12 @@ impl Settings {
             artifacts(&directory, value, &mut self.files)
                 .map_err(|(pointer, problem)| self.source.at(&format!("/k3s/images{pointer}"), &problem))?;
         }
+        if let Some(credentials) = map
+            .get_mut("registries")
+            .and_then(|registries| registries.get_mut("credentials")?.as_object_mut())
+        {
+            name_sources(credentials);
+        }
         let section: K3sSection = self.source.typed("/k3s", Value::Object(map))?;
         self.content.k3s = Some(section);
         Ok(())
@@ -192,12 +198,7 @@ impl Settings {
                 .iter_mut()
                 .filter_map(|secret| secret.get_mut("data")?.as_object_mut())
             {
-                for value in data.values_mut() {
-                    // The short form: the name that the value was stored under.
-                    if value.is_string() {
-                        *value = json!({"source": value.take()});
-                    }
-                }
+                name_sources(data);
             }
         }
         let directory = self.source.file.parent().unwrap_or(Path::new(".")).to_owned();
@@ -284,5 +285,14 @@ pub(super) fn one_document(file: &Path) -> Result<(Value, Places)> {
             &format!("holds {more} documents instead of one"),
             "keep one of them",
         )),
+    }
+}
+
+/// Values in their short form, the name that they were stored under, become whole.
+fn name_sources(values: &mut Map<String, Value>) {
+    for value in values.values_mut() {
+        if value.is_string() {
+            *value = json!({"source": value.take()});
+        }
     }
 }

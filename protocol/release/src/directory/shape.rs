@@ -76,8 +76,11 @@ const SECRET: Shape = Map(&[
     ("name", Text),
     ("namespace", Text),
     ("type", Text),
-    ("data", Each(&TextOr(&Map(&[("source", Text)])))),
+    ("data", Each(&STORED)),
 ]);
+
+/// A value that operators stored: its name, or a map with its name.
+const STORED: Shape = TextOr(&Map(&[("source", Text)]));
 
 const APP: Shape = Map(&[
     ("namespace", Text),
@@ -115,7 +118,16 @@ const K3S: Shape = Map(&[
     ("binaries", Each(&ARTIFACT)),
     ("images", Each(&List(&ARTIFACT))),
     ("role", OneOf(&["server", "agent"])),
-    ("join", Any),
+    (
+        "site",
+        Map(&[
+            ("label", Text),
+            ("roleLabel", Text),
+            ("addressLabel", Text),
+            ("servers", Number),
+            ("server", Text),
+        ]),
+    ),
     ("datastore", OneOf(&["persistent", "ram"])),
     ("nodeAddress", Text),
     (
@@ -123,7 +135,7 @@ const K3S: Shape = Map(&[
         Map(&[
             ("mirrors", Each(&Any)),
             ("configs", Each(&Any)),
-            ("credentials", Any),
+            ("credentials", Each(&STORED)),
         ]),
     ),
     ("kubelet", Each(&Any)),
