@@ -13,3 +13,4 @@ mod write;
 pub use objects::Objects;
 pub use run::{Run, recheck};
 pub use write::Writer;
+pub(crate) use write::bounded;

@@ -137,7 +137,7 @@ pub(super) fn overtaken(key: &ObjectKey) -> Failure {
 }
 
 /// Does `work` with each of `items`, with at most `limit` (asked each time) at the same time, each begun only when it has a place.
-pub(super) async fn bounded<'a, C, T, R>(
+pub(crate) async fn bounded<'a, C, T, R>(
     limit: impl Fn() -> usize,
     context: &'a C,
     items: &'a [T],

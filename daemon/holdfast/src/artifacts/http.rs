@@ -178,6 +178,10 @@ impl Proxy {
     }
 }
 
+/// What is taken: anything, and manifests of images in all their forms, which a registry hides from those who do not name them.
+const ACCEPT: &str = "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, \
+    application/vnd.docker.distribution.manifest.list.v2+json, application/vnd.docker.distribution.manifest.v2+json, */*";
+
 trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
@@ -262,6 +266,7 @@ impl Client {
                 header::USER_AGENT,
                 concat!("holdfast/", env!("CARGO_PKG_VERSION")),
             )
+            .header(header::ACCEPT, ACCEPT)
             .header(header::ACCEPT_ENCODING, "identity");
         if let Some(offset) = offset {
             request = request.header(header::RANGE, format!("bytes={offset}-"));

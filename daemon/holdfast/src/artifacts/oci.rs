@@ -59,10 +59,58 @@ pub async fn get(
     digest: Digest,
     offset: u64,
 ) -> Result<Answer, String> {
+    ask(
+        client,
+        access,
+        repository,
+        &format!("blobs/{digest}"),
+        Some(offset),
+    )
+    .await
+}
+
+/// Whether a repository says that it has no manifest of this tag or digest. Anything else, and an answer that is none of a registry, is no.
+pub async fn lacks_manifest(
+    client: &Client,
+    access: &Access,
+    repository: &Repository,
+    reference: &str,
+) -> Result<bool, String> {
+    let answer = ask(
+        client,
+        access,
+        repository,
+        &format!("manifests/{reference}"),
+        None,
+    )
+    .await?;
+    if answer.status != StatusCode::NOT_FOUND {
+        return Ok(false);
+    }
+    // The codes of the distribution specification; the last one is Harbor's.
+    let body = timeout(client.limit, Limited::new(answer.body, MAX_TOKEN_BYTES).collect()).await;
+    let body = body
+        .ok()
+        .and_then(Result::ok)
+        .map(|body| body.to_bytes())
+        .unwrap_or_default();
+    let text = String::from_utf8_lossy(&body);
+    Ok(["MANIFEST_UNKNOWN", "NAME_UNKNOWN", "NOT_FOUND"]
+        .iter()
+        .any(|code| text.contains(&format!("\"{code}\""))))
+}
+
+async fn ask(
+    client: &Client,
+    access: &Access,
+    repository: &Repository,
+    path: &str,
+    offset: Option<u64>,
+) -> Result<Answer, String> {
     let scheme = if access.http { "http" } else { "https" };
     let address = Address::parse(&format!("{scheme}://{}/", repository.registry), access.http)?
-        .at(format!("/v2/{}/blobs/{digest}", repository.name));
-    let answer = client.get(&address, Some(offset), None).await?;
+        .at(format!("/v2/{}/{path}", repository.name));
+    let answer = client.get(&address, offset, None).await?;
     if answer.status != StatusCode::UNAUTHORIZED {
         return Ok(answer);
     }
@@ -90,7 +138,7 @@ pub async fn get(
         }
     };
     drop(answer);
-    client.get(&address, Some(offset), Some(&authorization)).await
+    client.get(&address, offset, Some(&authorization)).await
 }
 
 /// How a registry asks for credentials.

@@ -85,6 +85,27 @@ impl Fetcher {
         })
     }
 
+    /// Whether a registry says that it has no such image. False where that is not certain: it does not answer, or wants credentials that the
+    /// settings do not hold.
+    pub async fn lacks_image(&self, registry: &str, repository: &str, reference: &str) -> bool {
+        let host = if registry == "docker.io" {
+            "registry-1.docker.io"
+        } else {
+            registry
+        };
+        let Ok(source) = self.registry(&format!("{host}/{repository}")) else {
+            return false;
+        };
+        match &source.place {
+            Place::Oci(repository, access) => {
+                oci::lacks_manifest(&source.client, access, repository, reference)
+                    .await
+                    .unwrap_or(false)
+            }
+            Place::Hub(_) | Place::Url(_) => false,
+        }
+    }
+
     fn url(&self, text: &str) -> Result<Source, String> {
         let address = Address::parse(text, false)?;
         Ok(Source {

@@ -44,6 +44,8 @@ const LONGEST_WAIT: Duration = Duration::from_secs(30);
 const TRIES: u32 = 8;
 /// Media type of server-side apply. JSON is YAML.
 const APPLY: &str = "application/apply-patch+yaml";
+/// Objects of one page where whole ones are asked for.
+const PAGE: u32 = 50;
 /// Pods looked at for the cause of one workload's trouble.
 const MOST_PODS: usize = 20;
 
@@ -196,6 +198,24 @@ impl Cluster {
         );
         let answer: Page<Value> = self.send_to(&what, Request::get(path), Vec::new()).await?;
         Ok(answer.items)
+    }
+
+    /// Shows each object of a collection to `see`, page after page, whoever it belongs to; `path` is that of the collection.
+    pub async fn all<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        mut see: impl FnMut(T),
+    ) -> Result<(), KubernetesError> {
+        let mut next = String::new();
+        loop {
+            let page = format!("{path}?limit={PAGE}&continue={}", escaped(&next));
+            let answer: Page<T> = self.send_to(path, Request::get(page), Vec::new()).await?;
+            answer.items.into_iter().for_each(&mut see);
+            next = answer.metadata.next;
+            if next.is_empty() {
+                return Ok(());
+            }
+        }
     }
 
     /// A page of our own objects of a kind, whole or their metadata alone ([`Described`]); `next` is what the page before said.

@@ -127,14 +127,6 @@ impl Driver {
         }
     }
 
-    fn preflight(&mut self, ticket: Ticket, document: &DocumentRef) {
-        self.spawn(ticket, document, Stop::Abort, async move |_| {
-            failpoint::reach("before-preflight");
-            failpoint::reach("after-preflight");
-            Some(Event::PreflightPassed { ticket })
-        });
-    }
-
     fn await_gate(&mut self, ticket: Ticket, document: &DocumentRef) {
         failpoint::reach("before-gate");
         // A document is remembered when it is accepted and when it is taken up.

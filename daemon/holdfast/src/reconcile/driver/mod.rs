@@ -3,6 +3,7 @@
 //! In: documents, orders of a person at the box, results of work, the state of Kubernetes. Out: the machine's effects, carried out one
 //! after the other. What takes time runs beside it, each piece under its ticket.
 
+mod check;
 mod effects;
 mod kept;
 mod kubernetes;
