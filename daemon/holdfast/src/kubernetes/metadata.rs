@@ -65,8 +65,17 @@ pub struct Page<T> {
     #[serde(default)]
     pub metadata: PageMetadata,
     /// Its objects.
-    #[serde(default = "Vec::new")]
+    #[serde(
+        default = "Vec::new",
+        deserialize_with = "none_or_all",
+        bound(deserialize = "T: Deserialize<'de>")
+    )]
     pub items: Vec<T>,
+}
+
+/// An API server says `null` where a kind has no objects at all.
+fn none_or_all<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Vec<T>, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
 /// Metadata of a list.
