@@ -15,6 +15,7 @@ use crate::{
         tokens::{self, Spent, StoredToken},
     },
     hub::Hub,
+    render,
 };
 use holdfast_protocol::{
     Digest, NodeId, Problem, SchemaVersion, codes,
@@ -226,6 +227,11 @@ async fn decide(
         sealing_key: sealing_key.as_ref(),
     };
     nodes::enrol(tx, &enrolled, &issued.record(asked.key_digest), now).await?;
+    // A box that comes back with other labels gets what they say. Where its release cannot be rendered with them it keeps what it has: it
+    // must come back in any case.
+    if let Err(error) = render::again(hub, tx, &spent.node).await {
+        tracing::warn!(node = %spent.node, problem = %error.problem, "the release of a node that enrolled again cannot be rendered");
+    }
     Ok(Decision::Enrolled(spent))
 }
 

@@ -1,7 +1,7 @@
 // One node: what it should run, what it proved, what is wrong and what happened.
 
 import { age, badge, bytes, chips, command, confirm, empty, facts, h, keyed, left, moment, problemBox, shape } from "./dom.js";
-import { WORDS, doing, stateOf } from "./state.js";
+import { WORDS, doing, gaveUp, insteadOf, stateOf } from "./state.js";
 import { Problem, api, store } from "./store.js";
 
 export function node(id, { notice, go }) {
@@ -27,6 +27,7 @@ export function node(id, { notice, go }) {
     const state = stateOf(info);
     part("head", [state, info.health, info.labels, info.hardware.model], () => head(info, state));
     part("link", [state, info.proven, info.accepted, info.wanted, info.lastHeardAt, info.online], () => state === "offline" ? offline(info) : null);
+    part("paused", status?.generation?.pausedUntil, () => status?.generation?.pausedUntil ? paused(status.generation) : null);
     part("problems", [info.cause, status?.generation?.cause, status?.conditions], () => problems(info));
     part("steps", [info.wanted, info.accepted, info.proven, status?.generation, info.release, info.online], () => steps(info));
     part("apps", [status?.apps, info.online, info.cause], () => apps(status, info));
@@ -95,7 +96,9 @@ function steps(info) {
   if (!info.wanted) {
     return h("section", { class: "card" }, title, h("p", { class: "quiet" }, "No release is assigned to this node."), command(`holdfastctl release assign RELEASE --node ${info.id}`));
   }
-  const failed = generation.phase === "failed" && generation.accepted === info.wanted;
+  const failed = gaveUp(info);
+  const instead = insteadOf(info);
+  const progress = generation.progress?.total ? generation.progress : null;
   const reached = [
     ["Wanted", info.wanted, "what the hub asks for"],
     ["Accepted", info.accepted, "verified and stored"],
@@ -111,7 +114,16 @@ function steps(info) {
       return h("li", { class: state }, state === "waiting" ? h("span", { class: "dot" }) : shape(state),
         h("span", { class: "word" }, word), h("span", { class: "value" }, value ?? "none"), h("span", { class: "quiet" }, meaning));
     })),
-    now && info.online ? h("p", { class: "quiet" }, `${now}.`) : null);
+    instead ? h("p", { class: "instead" }, "Generation ", h("b", {}, instead), generation.phase === "rolled-back" ? ` runs in place of ${generation.accepted}, and is kept right until something newer comes.` : " runs until the newer one is begun.") : null,
+    now && info.online ? h("p", { class: "quiet" }, `${now}.`) : null,
+    progress && info.online ? h("progress", { max: progress.total, value: Math.min(progress.done, progress.total), "aria-label": "Progress of this phase" }) : null,
+    generation.until && info.online ? h("p", { class: "quiet" }, "This phase ends by itself: ", moment(generation.until), ".") : null);
+}
+
+function paused(generation) {
+  return h("div", { class: "problem progressing" }, shape("progressing"), h("div", {},
+    h("p", { class: "message" }, "A person at the box paused changes until ", moment(generation.pausedUntil), "."),
+    h("p", { class: "action" }, "What runs is looked after meanwhile. To go on at once, on the box: holdfast resume")));
 }
 
 function apps(status, info) {
@@ -152,6 +164,7 @@ function sides(info) {
       ["Memory", bytes(machine?.memoryBytes || hardware.memoryBytes)],
       ["Disk free", free === null ? null : h("span", {}, `${bytes(machine.diskFreeBytes)} of ${bytes(machine.diskBytes)} `,
         h("meter", { min: 0, max: 1, low: 0.1, high: 0.2, optimum: 1, value: free, "aria-label": "Free part of the disk" }))],
+      ["Written to flash", flash(machine?.flash)],
       ["System", status?.agent?.operatingSystem || hardware.operatingSystem],
       ["Clock", status ? (status.clockTrusted ? "right, as far as it can tell" : "not trusted: below the last signed time") : null],
     ])),
@@ -161,6 +174,12 @@ function sides(info) {
       ["Enrolled", moment(info.enrolledAt)],
       ["Certificate ends", left(info.certificateExpiresAt)],
     ])));
+}
+
+/** What is written to the disk each day, and when the device says that it will be worn out. */
+function flash(facts) {
+  if (facts?.bytesPerDay === undefined || facts.bytesPerDay === null) return null;
+  return h("span", {}, facts.bytesPerDay ? `${bytes(facts.bytesPerDay)} a day` : "nothing", facts.wornOutAt ? [", worn out ", moment(facts.wornOutAt)] : null);
 }
 
 const LEVELS = { info: "info", warning: "warning", alarm: "degraded" };

@@ -57,6 +57,8 @@ codes! {
     ROLLOUT_PROGRESSING = "rollout-progressing";
     /// A job failed.
     JOB_FAILED = "job-failed";
+    /// A Helm chart cannot be installed.
+    CHART_FAILED = "chart-failed";
     /// A volume claim is not bound to a volume.
     VOLUME_UNBOUND = "volume-unbound";
     /// The names of a custom resource definition clash with another's.

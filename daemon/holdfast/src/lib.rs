@@ -25,6 +25,7 @@ pub mod telemetry;
 pub mod apply;
 pub mod artifacts;
 pub mod failpoint;
+pub mod foresee;
 pub mod images;
 pub mod kubernetes;
 pub mod node;

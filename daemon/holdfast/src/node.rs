@@ -40,10 +40,12 @@ use crate::{
     sync::{Link, LinkState, Mailbox as _, Signals},
 };
 use futures::future::BoxFuture;
+use crate::foresee::{Foresight, foresee};
 use holdfast_core::plan::{Plan, plan};
 use holdfast_core::reconcile::DocumentRef;
 use holdfast_protocol::{
     Problem, codes as protocol_codes,
+    document::DesiredState,
     event::{EventKind, Severity},
     report::StatusReport,
 };
@@ -391,6 +393,13 @@ impl RunningNode for Handle {
 
     fn plan(&self) -> BoxFuture<'_, Result<Plan, Problem>> {
         Box::pin(self.plan_newest())
+    }
+
+    fn foresee(&self, document: DesiredState) -> BoxFuture<'_, Result<Foresight, Problem>> {
+        Box::pin(async move {
+            let cluster = self.kubernetes.borrow().cluster.clone();
+            foresee(&self.objects, cluster.as_deref(), &document).await
+        })
     }
 
     fn pause(&self, order: PauseOrder) -> BoxFuture<'_, Result<Paused, Problem>> {

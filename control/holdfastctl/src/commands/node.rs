@@ -197,7 +197,32 @@ fn show(node: &NodeInfo, now: Timestamp) -> String {
         && node.wanted.is_some()
         && node.proven != node.wanted
     {
-        fact("Doing", phase_words(status.generation.phase).to_owned());
+        let generation = &status.generation;
+        let progress = generation.progress.as_ref().filter(|progress| progress.total > 0);
+        let progress = progress.map_or_else(String::new, |progress| {
+            format!(", {} of {} {}", progress.done, progress.total, progress.unit)
+        });
+        let until = generation
+            .until
+            .map_or_else(String::new, |until| format!(", until {until}"));
+        fact(
+            "Doing",
+            format!("{}{progress}{until}", phase_words(generation.phase)),
+        );
+    }
+    if let Some(generation) = status.map(|status| &status.generation) {
+        if let Some(running) = generation
+            .running
+            .filter(|running| Some(*running) != generation.accepted)
+        {
+            fact(
+                "Running",
+                format!("{running} in place of {}", or_dash(generation.accepted)),
+            );
+        }
+        if let Some(until) = generation.paused_until {
+            fact("Paused", format!("by a person at the box, until {until}"));
+        }
     }
     fact("Enrolled", node.enrolled_at.to_string());
     fact("Certificate", format!("until {}", node.certificate_expires_at));

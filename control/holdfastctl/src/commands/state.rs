@@ -27,6 +27,9 @@ impl State {
         if !node.online {
             return Self::Offline;
         }
+        if gave_up(node) {
+            return Self::Degraded;
+        }
         match node.health {
             Health::Healthy if node.wanted.is_some() && node.proven != node.wanted => Self::Progressing,
             Health::Healthy => Self::Healthy,
@@ -76,6 +79,14 @@ pub fn phase_words(phase: Phase) -> &'static str {
     }
 }
 
+/// Whether what the node should run failed, whatever runs in its place.
+pub fn gave_up(node: &NodeInfo) -> bool {
+    node.status.as_ref().is_some_and(|status| {
+        status.generation.accepted == node.wanted
+            && matches!(status.generation.phase, Phase::Failed | Phase::RolledBack)
+    })
+}
+
 /// The first thing that is wrong.
 pub fn cause(node: &NodeInfo) -> Option<&Problem> {
     let status = node.status.as_ref();
@@ -86,5 +97,12 @@ pub fn cause(node: &NodeInfo) -> Option<&Problem> {
             status
                 .and_then(|status| status.conditions.first())
                 .map(|condition| &condition.problem)
+        })
+        // An app that may fail alone is told at itself only.
+        .or_else(|| {
+            let apps = status.map(|status| status.apps.as_slice()).unwrap_or_default();
+            apps.iter()
+                .filter(|app| app.health == Health::Degraded)
+                .find_map(|app| app.cause.as_ref())
         })
 }

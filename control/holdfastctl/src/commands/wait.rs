@@ -218,7 +218,9 @@ fn progress(node: &NodeInfo, generation: Generation) -> Progress {
     let Some(status) = &node.status else {
         return Progress::Waiting(format!("{generation} accepted"));
     };
-    if status.generation.accepted == Some(generation) && status.generation.phase == Phase::Failed {
+    // Rolled back is failed as well: what was asked for does not run. While it rolls back, the cause is known already, but not how it ends.
+    let gave_up = matches!(status.generation.phase, Phase::Failed | Phase::RolledBack);
+    if status.generation.accepted == Some(generation) && gave_up {
         return Progress::Failed(
             status
                 .generation

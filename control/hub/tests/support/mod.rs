@@ -11,6 +11,8 @@ use holdfast_protocol::{
     NodeId, Problem, SchemaVersion,
     enrol::{EnrolAnswer, EnrolRequest, HardwareFacts, RenewRequest},
     operator::{CreateToken, CreatedToken},
+    seal::SealingKey,
+    sealing::SealingKeyStatement,
     token::EnrolmentToken,
 };
 use rcgen::{CertificateParams, KeyPair};
@@ -294,6 +296,7 @@ pub struct Device {
     pub key: KeyPair,
     pub serial: Option<String>,
     pub wish: Option<NodeId>,
+    pub sealing: Option<SealingKey>,
 }
 
 impl Device {
@@ -302,7 +305,20 @@ impl Device {
             key: KeyPair::generate().unwrap(),
             serial: None,
             wish: None,
+            sealing: Some(SealingKey::generate()),
         }
+    }
+
+    /// Signs with the device key.
+    pub fn sign(&self, message: &[u8]) -> Vec<u8> {
+        sign(&self.key, message)
+    }
+
+    /// What it says of its sealing key.
+    pub fn statement(&self) -> Option<SealingKeyStatement> {
+        let key = self.sealing.as_ref()?.public();
+        let signature = self.sign(&SealingKeyStatement::signed_bytes(&key));
+        Some(SealingKeyStatement { key, signature })
     }
 
     pub fn csr(&self) -> String {
@@ -321,7 +337,7 @@ impl Device {
                 architecture: "x86_64".to_owned(),
                 ..HardwareFacts::default()
             },
-            sealing_key: None,
+            sealing_key: self.statement(),
             extra: Map::new(),
         }
     }
@@ -333,19 +349,19 @@ impl Device {
             certificate: certificate.to_owned(),
             csr: self.csr(),
             at: jiff::Timestamp::UNIX_EPOCH,
-            sealing_key: None,
+            sealing_key: self.statement(),
             signature: Vec::new(),
         };
-        let random = SystemRandom::new();
-        let key = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, signer.serialized_der(), &random)
-            .unwrap();
-        request.signature = key
-            .sign(&random, &request.signed_bytes())
-            .unwrap()
-            .as_ref()
-            .to_vec();
+        request.signature = sign(signer, &request.signed_bytes());
         request
     }
+}
+
+fn sign(key: &KeyPair, message: &[u8]) -> Vec<u8> {
+    let random = SystemRandom::new();
+    let key =
+        EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, key.serialized_der(), &random).unwrap();
+    key.sign(&random, message).unwrap().as_ref().to_vec()
 }
 
 pub fn csr(key: &KeyPair) -> String {

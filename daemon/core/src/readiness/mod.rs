@@ -14,7 +14,7 @@ mod pods;
 mod rules;
 
 pub use pods::pod_cause;
-pub use rules::readiness;
+pub use rules::{chart_job, chart_readiness, readiness};
 
 /// Readiness of one object.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -21,8 +21,27 @@ pub fn readiness(object: &Value) -> Readiness {
         ("", "PersistentVolumeClaim") => object.volume_claim(),
         ("", "Service") => object.service(),
         ("apiextensions.k8s.io", "CustomResourceDefinition") => object.definition(),
+        ("helm.cattle.io", "HelmChart") => object.chart(None),
         ("apiregistration.k8s.io", "APIService") => object.by_condition("Available"),
         _ => object.by_condition("Ready"),
+    }
+}
+
+/// Readiness of a chart that k3s's controller installs, with the job that does so, as far as it is there.
+///
+/// The chart's own status only tells that a job was made, and whether it failed for good; that it is done stands at the job
+/// (k3s-io/helm-controller, `pkg/controllers/chart/chart.go`).
+pub fn chart_readiness(chart: &Value, job: Option<&Value>) -> Readiness {
+    let object = Object(chart);
+    object.generic().unwrap_or_else(|| object.chart(job))
+}
+
+/// Name of the job that installs a chart, which is in the chart's own namespace.
+pub fn chart_job(chart: &Value) -> String {
+    let object = Object(chart);
+    match object.text("/status/jobName") {
+        "" => format!("helm-install-{}", object.text("/metadata/name")),
+        name => name.to_owned(),
     }
 }
 
@@ -298,6 +317,29 @@ impl<'a> Object<'a> {
         match self.count("failed") {
             0 => self.rolling_out("none of its pods runs yet"),
             failed => self.rolling_out(&format!("{failed} of its pods failed, none runs")),
+        }
+    }
+
+    fn chart(self, job: Option<&'a Value>) -> Readiness {
+        let failed = |words: &str| {
+            let action = format!("see its log: kubectl -n {} logs job/{}", self.text("/metadata/namespace"), chart_job(self.0));
+            Readiness::degraded(self.problem(codes::CHART_FAILED, words, &action))
+        };
+        if let Some(condition) = self.holds("Failed") {
+            return failed(&format!("cannot be installed: {}", condition.words()));
+        }
+        let Some(job) = job.map(Object).filter(|job| job.0.pointer("/metadata/deletionTimestamp").is_none()) else {
+            return self.rolling_out("k3s has not begun to install it yet");
+        };
+        if let Some(condition) = job.holds("Failed").or_else(|| job.holds("FailureTarget")) {
+            return failed(&format!("its job failed: {}", condition.words()));
+        }
+        if job.holds("Complete").is_some() {
+            return Readiness::healthy();
+        }
+        match job.count("failed") {
+            0 => self.rolling_out("its job is not done yet"),
+            attempts => self.rolling_out(&format!("its job is not done yet; {attempts} attempts failed")),
         }
     }
 

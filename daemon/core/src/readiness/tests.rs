@@ -534,3 +534,39 @@ proptest! {
         let _ = pod_cause(&[object], &[status]);
     }
 }
+
+#[test]
+fn a_chart_is_ready_once_its_job_is_done() {
+    let chart = |conditions: Value| {
+        json!({
+            "apiVersion": "helm.cattle.io/v1", "kind": "HelmChart",
+            "metadata": {"name": "till", "namespace": "kube-system"},
+            "status": {"conditions": conditions},
+        })
+    };
+    let job = |status: Value| json!({"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "helm-install-till"}, "status": status});
+    let made = json!([{"type": "JobCreated", "status": "True"}, {"type": "Failed", "status": "False"}]);
+    let aborted = json!([{"type": "Failed", "status": "True", "reason": "Job failed", "message": "too many retries"}]);
+    let done = job(json!({"conditions": [{"type": "Complete", "status": "True"}]}));
+    let suspended = job(json!({"conditions": [{"type": "Suspended", "status": "True"}]}));
+    let trying = job(json!({"active": 1, "failed": 2}));
+    let failed = job(json!({"conditions": [{"type": "Failed", "status": "True", "reason": "BackoffLimitExceeded"}]}));
+    let mut ending = done.clone();
+    ending["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+    for (conditions, job, health, word) in [
+        (json!([]), None, Health::Progressing, "not begun"),
+        (made.clone(), Some(&suspended), Health::Progressing, "not done yet"),
+        (made.clone(), Some(&trying), Health::Progressing, "2 attempts failed"),
+        (made.clone(), Some(&ending), Health::Progressing, "not begun"),
+        (made.clone(), Some(&failed), Health::Degraded, "BackoffLimitExceeded"),
+        (aborted, Some(&done), Health::Degraded, "too many retries"),
+        (made, Some(&done), Health::Healthy, ""),
+    ] {
+        let chart = chart(conditions);
+        let verdict = chart_readiness(&chart, job);
+        assert_eq!(verdict.health, health, "{verdict:?}");
+        let message = verdict.cause.map(|cause| cause.message).unwrap_or_default();
+        assert!(message.contains(word), "{word}: {message}");
+        assert_eq!(chart_job(&chart), "helm-install-till");
+    }
+}

@@ -5,6 +5,7 @@
 pub mod docs;
 mod enrol;
 mod exit;
+mod plan;
 mod query;
 mod render;
 
@@ -66,7 +67,10 @@ pub enum Command {
     /// Show who this box is, how far it is, and the first cause of what is wrong.
     Status,
     /// Show what would change in Kubernetes; changes nothing, and needs no hub.
-    Plan,
+    ///
+    /// Of a document or a release directory it shows what that would change here, with what the API server would refuse. Without a daemon it is
+    /// compared with the box's own store; on a machine that is no box, with nothing.
+    Plan(plan::PlanArguments),
     /// Show the documents this box has had, newest first.
     History,
     /// Check everything that can be wrong, and say what to do. Needs neither daemon nor enrolment; changes nothing.
@@ -130,7 +134,7 @@ pub async fn execute(command: Command, common: &Common) -> Exit {
         Command::Run => return Exit::Usage,
         Command::Enrol(arguments) => enrol::run(arguments, common).await,
         Command::Status => query::status(common).await,
-        Command::Plan => query::plan(common).await,
+        Command::Plan(arguments) => plan::run(arguments, common).await,
         Command::History => query::history(common).await,
         Command::Doctor => query::doctor(common).await,
         Command::Version => query::version(output),

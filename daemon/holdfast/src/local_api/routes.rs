@@ -21,6 +21,9 @@ use tokio::sync::{mpsc, oneshot, watch};
 /// The largest body of a request, in bytes.
 const MAX_BODY_BYTES: usize = 16 * 1024;
 
+/// The largest document that is planned, in bytes, with the content of its blobs in it.
+const MAX_DOCUMENT_BYTES: usize = 32 << 20;
+
 /// The most documents of the history that are shown.
 const HISTORY: usize = 100;
 
@@ -52,6 +55,7 @@ pub(super) async fn answer(
     let answered = match (request.method(), request.uri().path()) {
         (&Method::GET, "/v1/status") => Ok(json(&status(&surroundings))),
         (&Method::GET, "/v1/plan") => plan(&surroundings).await,
+        (&Method::POST, "/v1/plan") => foresee(&surroundings, request).await,
         (&Method::GET, "/v1/history") => history(&surroundings),
         (&Method::GET, "/v1/doctor") => Ok(json(
             &doctor::examine(&Ok(surroundings.settings.as_ref().clone())).await,
@@ -110,6 +114,25 @@ async fn plan(surroundings: &Surroundings) -> Answer {
         .await
         .map_err(|problem| (StatusCode::CONFLICT, problem))?;
     Ok(json(&plan))
+}
+
+async fn foresee(surroundings: &Surroundings, request: Request<Incoming>) -> Answer {
+    let node = running(surroundings)?;
+    let bad = |message: String| {
+        let problem = Problem::new(shared::BAD_REQUEST, message, "send a document in JSON");
+        (StatusCode::BAD_REQUEST, problem)
+    };
+    let body = Limited::new(request.into_body(), MAX_DOCUMENT_BYTES)
+        .collect()
+        .await
+        .map_err(|error| bad(format!("the body cannot be read: {error}")))?
+        .to_bytes();
+    let document = serde_json::from_slice(&body).map_err(|error| bad(format!("the body is no document: {error}")))?;
+    let foresight = node
+        .foresee(document)
+        .await
+        .map_err(|problem| (StatusCode::CONFLICT, problem))?;
+    Ok(json(&foresight))
 }
 
 fn history(surroundings: &Surroundings) -> Answer {

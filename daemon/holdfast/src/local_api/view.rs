@@ -1,9 +1,10 @@
 //! What the local API shows: the forms of its answers, and the seam to the running node.
 
+use crate::foresee::Foresight;
 use crate::reconcile::orders::{Paused, Resumed, RollingBack};
 use futures::future::BoxFuture;
 use holdfast_core::plan::Plan;
-use holdfast_protocol::{Generation, NodeId, Problem, report::StatusReport};
+use holdfast_protocol::{Generation, NodeId, Problem, document::DesiredState, report::StatusReport};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
@@ -21,6 +22,9 @@ pub trait RunningNode: Send + Sync {
 
     /// What would change in Kubernetes, by the newest accepted document.
     fn plan(&self) -> BoxFuture<'_, Result<Plan, Problem>>;
+
+    /// What a document that nobody sent would change.
+    fn foresee(&self, document: DesiredState) -> BoxFuture<'_, Result<Foresight, Problem>>;
 
     /// Makes no changes for some time.
     fn pause(&self, order: PauseOrder) -> BoxFuture<'_, Result<Paused, Problem>>;

@@ -7,7 +7,7 @@ use super::watches::KindName;
 use crate::kubernetes::{Cluster, KubernetesError, cluster::View};
 use holdfast_core::{
     object::ObjectKey,
-    readiness::{Readiness, pod_cause, readiness},
+    readiness::{Readiness, chart_job, chart_readiness, pod_cause, readiness},
 };
 use holdfast_protocol::report::Health;
 use serde_json::Value;
@@ -110,6 +110,9 @@ async fn look_through(
 }
 
 async fn judge(cluster: &Cluster, key: &ObjectKey, object: &Value, ask_pods: bool) -> Readiness {
+    if key.kind == "HelmChart" && key.group() == "helm.cattle.io" {
+        return judge_chart(cluster, key, object).await;
+    }
     let verdict = readiness(object);
     if verdict.health == Health::Healthy || !ask_pods {
         return verdict;
@@ -118,6 +121,26 @@ async fn judge(cluster: &Cluster, key: &ObjectKey, object: &Value, ask_pods: boo
         return verdict;
     };
     // What the workload says of itself is "not ready"; its pods know why. Without their word, its own has to do.
+    let pods = cluster.pods(namespace, &labels).await.unwrap_or_default();
+    verdict.because_of(pod_cause(&pods, &[]))
+}
+
+/// A chart is as far as the job that installs it.
+async fn judge_chart(cluster: &Cluster, chart: &ObjectKey, object: &Value) -> Readiness {
+    let job = ObjectKey {
+        api_version: "batch/v1".into(),
+        kind: "Job".into(),
+        namespace: chart.namespace.clone(),
+        name: chart_job(object),
+    };
+    let found = cluster.get(&job).await.ok().flatten();
+    let verdict = chart_readiness(object, found.as_ref());
+    let labels = found.as_ref().and_then(pod_labels);
+    let (Some(namespace), Some(labels), true) =
+        (job.namespace.as_deref(), labels, verdict.health != Health::Healthy)
+    else {
+        return verdict;
+    };
     let pods = cluster.pods(namespace, &labels).await.unwrap_or_default();
     verdict.because_of(pod_cause(&pods, &[]))
 }
