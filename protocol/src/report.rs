@@ -217,6 +217,49 @@ pub struct MachineFacts {
     pub disk_bytes: u64,
     /// Free part of it.
     pub disk_free_bytes: u64,
+    /// What is written to its flash, and how long that lasts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub flash: Option<FlashFacts>,
+}
+
+/// What is written to the flash below the state directory. Totals are of this boot of the machine, those of Holdfast of this start of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct FlashFacts {
+    /// Name of the device, `mmcblk0`; none where the file system has none of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<String>,
+    /// By everybody, to the whole device.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub written: Option<FlashRate>,
+    /// By k3s and what it starts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by_kubernetes: Option<FlashRate>,
+    /// By Holdfast.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by_holdfast: Option<FlashRate>,
+    /// Part of its life that the device says is used, in percent and in steps of ten; none where it says nothing, as all but eMMC.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub life_used_percent: Option<u8>,
+    /// Whether the device says that it is near its end.
+    #[serde(default)]
+    pub life_warning: bool,
+    /// Days until its life is used up, if it is written to as it was since it was made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub days_left: Option<u32>,
+}
+
+/// Bytes that were written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct FlashRate {
+    /// In all.
+    pub bytes: u64,
+    /// In a day at the rate of the last hours, of at most one day; none before ten minutes have passed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes_per_day: Option<u64>,
 }
 
 /// Whether a node has a session; topic `up/presence`, retained. The last will says `online: false`.

@@ -28,6 +28,7 @@ pub mod failpoint;
 pub mod foresee;
 pub mod images;
 pub mod kubernetes;
+pub mod machine;
 pub mod node;
 pub mod observe;
 pub mod pace;

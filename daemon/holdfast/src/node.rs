@@ -10,6 +10,7 @@
 //! In: settings, identity, store. Out: a node that runs until shutdown, and a [`RunningNode`] for the local API. It guarantees that no part
 //! waits for the link, that no part's failure ends another, and that what the store holds is taken up before the first packet leaves.
 
+use crate::foresee::{Foresight, foresee};
 use crate::{
     apply::Objects,
     artifacts::Fetcher,
@@ -29,6 +30,7 @@ use crate::{
         switch::Switcher,
     },
     local_api::view::{LinkView, NodeDetails, PauseOrder, RollbackOrder, RunningNode},
+    machine::Flash,
     observe::{self, Versions},
     pace::Pace,
     reconcile::{
@@ -40,7 +42,6 @@ use crate::{
     sync::{Link, LinkState, Mailbox as _, Signals},
 };
 use futures::future::BoxFuture;
-use crate::foresee::{Foresight, foresee};
 use holdfast_core::plan::{Plan, plan};
 use holdfast_core::reconcile::DocumentRef;
 use holdfast_protocol::{
@@ -141,6 +142,12 @@ pub async fn run(
         kubernetes: kubernetes_state.clone(),
         apps: app_states,
         live,
+        flash: Flash::new(
+            "/sys".into(),
+            "/proc".into(),
+            &settings.state_dir,
+            settings.kubernetes_pid_file(),
+        ),
         agent: agent(),
         last_sequence: AtomicU64::new(0),
     });

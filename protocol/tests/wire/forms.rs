@@ -82,6 +82,7 @@ fn a_status_report_has_its_golden_form() {
             memory_bytes: 4_000_000_000,
             disk_bytes: 32_000_000_000,
             disk_free_bytes: 20_000_000_000,
+            flash: None,
         },
         extra: Map::new(),
     };

@@ -171,6 +171,7 @@ impl Reporter {
                 memory_bytes: 8 << 30,
                 disk_bytes: 64 << 30,
                 disk_free_bytes: 41 << 30,
+                flash: None,
             },
             extra: Map::new(),
         }

@@ -2,13 +2,14 @@
 
 use super::{Activity, Conditions, Live};
 use crate::{
-    enrol::hardware, identity::clock::TimeFloor, kubernetes::KubernetesState, settings::Settings,
-    sync::Signals, telemetry::metrics::METRICS,
+    enrol::hardware, identity::clock::TimeFloor, kubernetes::KubernetesState, machine::Flash,
+    settings::Settings, sync::Signals, telemetry::metrics::METRICS,
 };
 use holdfast_protocol::{
     Generation, NodeId, SchemaVersion,
     report::{
-        AgentInfo, AppStatus, GenerationStatus, Health, KubernetesStatus, MachineFacts, Phase, StatusReport,
+        AgentInfo, AppStatus, FlashFacts, FlashRate, GenerationStatus, Health, KubernetesStatus,
+        MachineFacts, Phase, StatusReport,
     },
 };
 use holdfast_store::Store;
@@ -63,6 +64,8 @@ pub struct Reporter {
     pub apps: watch::Receiver<Vec<AppStatus>>,
     /// How much of the present phase is done.
     pub live: Live,
+    /// Counts what is written to the flash.
+    pub flash: Flash,
     /// What does not change while the process runs.
     pub agent: AgentInfo,
     /// Last sequence given out, for when the store can give none.
@@ -194,7 +197,21 @@ impl Reporter {
             memory_bytes: hardware::memory_bytes().unwrap_or_default(),
             disk_bytes: bytes(space.map(|space| space.blocks())),
             disk_free_bytes: bytes(space.map(|space| space.blocks_available())),
+            flash: Some(self.flash()),
         }
+    }
+
+    fn flash(&self) -> FlashFacts {
+        let facts = self.flash.facts();
+        let bytes =
+            |rate: Option<FlashRate>| i64::try_from(rate.unwrap_or_default().bytes).unwrap_or(i64::MAX);
+        METRICS.flash_written.set(bytes(facts.written));
+        METRICS.flash_kubernetes.set(bytes(facts.by_kubernetes));
+        METRICS.flash_holdfast.set(bytes(facts.by_holdfast));
+        METRICS
+            .flash_life_used
+            .set(facts.life_used_percent.map_or(-1, i64::from));
+        facts
     }
 
     /// Announces reports for as long as the daemon runs: at once after a quiet time, then at most one in each interval, and one in each

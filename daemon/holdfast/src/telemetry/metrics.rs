@@ -154,6 +154,14 @@ metrics! {
     datastore_bytes: Gauge = "holdfast_datastore_bytes";
     /// Damaged parts of Kubernetes that were set aside and rebuilt.
     kubernetes_heals: Counter = "holdfast_kubernetes_heals_total";
+    /// Bytes written to the device below the state directory since boot.
+    flash_written: Gauge = "holdfast_flash_written_bytes";
+    /// Bytes that k3s and what it starts wrote to the flash.
+    flash_kubernetes: Gauge = "holdfast_flash_written_by_kubernetes_bytes";
+    /// Bytes that Holdfast wrote to the flash since it was started.
+    flash_holdfast: Gauge = "holdfast_flash_written_by_holdfast_bytes";
+    /// Part of its life that the device says is used, in percent; -1 where it says nothing.
+    flash_life_used: Gauge = "holdfast_flash_life_used_percent";
     /// Bytes of blobs that were fetched.
     blob_bytes: Counter = "holdfast_blob_fetched_bytes_total";
     /// Fetches of blobs that broke and were resumed or tried again.
