@@ -24,6 +24,7 @@ import (
 	"holdfast/tests/cluster/internal/controlplane"
 	"holdfast/tests/cluster/internal/datastore"
 	"holdfast/tests/cluster/internal/disk"
+	"holdfast/tests/cluster/internal/helm"
 	"holdfast/tests/cluster/internal/kubelet"
 	"holdfast/tests/cluster/internal/pki"
 	"holdfast/tests/cluster/internal/settings"
@@ -147,6 +148,9 @@ func runMembers(ctx context.Context, group *errgroup.Group, s settings.Settings,
 		if err := provisioner.Start(ctx); err != nil {
 			return err
 		}
+	}
+	if err := helm.EnsureDefinition(ctx, client); err != nil {
+		return err
 	}
 	node := &kubelet.Kubelet{
 		Name: s.NodeName, IP: s.NodeIP, Version: version, Labels: s.NodeLabels, Taints: s.NodeTaints,
