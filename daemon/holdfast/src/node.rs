@@ -23,14 +23,15 @@ use crate::{
     images::{Keeper, Looks},
     kubernetes::{
         KubernetesState,
-        care::Care,
+        care::{self, Care},
         control,
+        datastore::Snapshots,
         runner::Runner,
         supervisor::{ChildSupervisor, NotSupervised},
         switch::Switcher,
     },
     local_api::view::{LinkView, NodeDetails, PauseOrder, RollbackOrder, RunningNode},
-    machine::Flash,
+    machine::{Flash, Space},
     observe::{self, Versions},
     pace::Pace,
     reconcile::{
@@ -172,6 +173,16 @@ pub async fn run(
     };
     let keeping = images.run(looks, intake.recorder.clone());
     parts.spawn(keeping.instrument(tracing::info_span!("images")));
+    let space = Arc::new(Space {
+        state_directory: settings.state_dir.clone(),
+        data_directory: settings.kubernetes.data_dir.clone(),
+        reserve: settings.disk_reserve.0,
+        store: store.clone(),
+        blobs: Blobs::open(&settings.state_dir).map_err(|error| error.problem())?,
+        snapshots: Snapshots::new(care::snapshot_directory(&settings)),
+        recorder: intake.recorder.clone(),
+    });
+    parts.spawn(space.run().instrument(tracing::info_span!("space")));
     let repair = Arc::new(Notify::new());
     let care = settings.kubernetes.supervise.then(|| {
         let (recorder, state) = (intake.recorder.clone(), kubernetes_state.clone());

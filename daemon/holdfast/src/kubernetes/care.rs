@@ -262,12 +262,12 @@ impl Care {
                     let now = progress.borrow_and_update().generation.applied;
                     if now != applied {
                         applied = now;
-                        self.clone().blocking(|care| care.save()).await;
+                        self.clone().blocking(Self::save).await;
                     }
                 }
                 () = sleep_until(next_look) => {
                     next_look = Instant::now() + looks.next().copied().unwrap_or(LATER_LOOKS);
-                    self.clone().blocking(|care| care.look()).await;
+                    self.clone().blocking(Self::look).await;
                 }
                 () = sleep_until(next_snapshot) => {
                     next_snapshot = Instant::now() + self.interval;

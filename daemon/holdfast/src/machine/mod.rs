@@ -3,5 +3,7 @@
 //! In: `/proc`, `/sys`, the state directory. Out: facts for reports, conditions. It guarantees that watching it writes nothing.
 
 mod flash;
+mod space;
 
 pub use flash::{Flash, Written};
+pub use space::Space;

@@ -33,6 +33,9 @@ settings_section! {
         state_dir: PathBuf = "/var/lib/holdfast".into();
         /// Unix socket of the local API, mode 0600; `holdfast status` and the other commands talk to it.
         socket: PathBuf = "/run/holdfast/holdfast.sock".into();
+        /// Room on the file system of `state_dir` that Holdfast keeps for itself and gives up when the disk is full, so that it can finish what it
+        /// writes and report. With less than twice as much free, what can be done without is removed. 0 keeps none.
+        disk_reserve: ByteSize = ByteSize(16 << 20);
     }
     sections {
         /// Enrolment.

@@ -154,6 +154,8 @@ metrics! {
     datastore_bytes: Gauge = "holdfast_datastore_bytes";
     /// Damaged parts of Kubernetes that were set aside and rebuilt.
     kubernetes_heals: Counter = "holdfast_kubernetes_heals_total";
+    /// Bytes free on the file system of the state directory, when it was looked at last.
+    disk_free: Gauge = "holdfast_disk_free_bytes";
     /// Bytes written to the device below the state directory since boot.
     flash_written: Gauge = "holdfast_flash_written_bytes";
     /// Bytes that k3s and what it starts wrote to the flash.

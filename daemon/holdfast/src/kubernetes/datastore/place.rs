@@ -179,10 +179,10 @@ impl Place {
         for old in self.snapshots.list() {
             remove(&old.path)?;
         }
-        match self.home.is_dir() {
-            true => sync_directory(&self.home),
-            false => Ok(()),
+        if self.home.is_dir() {
+            sync_directory(&self.home)?;
         }
+        Ok(())
     }
 
     /// A log without its database would be taken for that of the next one.
