@@ -33,6 +33,7 @@ pub mod node;
 pub mod observe;
 pub mod pace;
 pub mod preflight;
+pub mod probe;
 pub mod reconcile;
 pub mod report;
 pub mod sealed;

@@ -20,8 +20,12 @@ use tokio::{
 /// A node on which document 1 runs, with one config map in a namespace of its own.
 async fn running(hub: &Hub, name: &str) -> Result<Node> {
     let node = Node::start(hub, name).await?;
-    node.publish(hub, 1, &[app("base", name, &[namespace(name), config_map("kept", "1")])])
-        .await?;
+    node.publish(
+        hub,
+        1,
+        &[app("base", name, &[namespace(name), config_map("kept", "1")])],
+    )
+    .await?;
     node.until_proven(1).await?;
     Ok(node)
 }
@@ -32,7 +36,10 @@ async fn refused(hub: &Hub, node: &Node, name: &str, objects: &[Value]) -> Resul
     node.publish(hub, 2, &[base, app("new", name, objects)]).await?;
     let status = node
         .until("document 2 is refused", |status| {
-            status.generation.accepted.is_some_and(|accepted| accepted.counter == 2)
+            status
+                .generation
+                .accepted
+                .is_some_and(|accepted| accepted.counter == 2)
                 && status.generation.phase == Phase::Failed
         })
         .await?;
@@ -49,7 +56,8 @@ fn cause(status: &StatusReport) -> (String, String) {
 }
 
 #[tokio::test]
-async fn an_object_that_the_api_server_would_refuse_fails_the_document_before_anything_is_touched() -> Result<()> {
+async fn an_object_that_the_api_server_would_refuse_fails_the_document_before_anything_is_touched()
+-> Result<()> {
     let hub = Hub::start().await?;
     let node = running(&hub, "refused").await?;
     let mut wrong = deployment("wrong", "registry.example/web:1");
@@ -94,8 +102,14 @@ async fn what_a_document_brings_itself_is_no_reason_to_refuse_it() -> Result<()>
         "apiVersion": "preflight.example/v1", "kind": "Valve", "metadata": {"name": "main"}, "spec": {"open": true}
     });
     let base = app("base", "brings", &[namespace("brings"), config_map("kept", "1")]);
-    let objects = [namespace("brings-new"), config_map("inside", "1"), definition, valve];
-    node.publish(&hub, 2, &[base, app("new", "brings-new", &objects)]).await?;
+    let objects = [
+        namespace("brings-new"),
+        config_map("inside", "1"),
+        definition,
+        valve,
+    ];
+    node.publish(&hub, 2, &[base, app("new", "brings-new", &objects)])
+        .await?;
     node.until_proven(2).await?;
     assert!(node.object("brings-new", "valve", "main").await?.is_some());
     Ok(())
@@ -106,7 +120,8 @@ async fn pods_that_ask_for_more_memory_than_the_box_has_fail_the_document() -> R
     let hub = Hub::start().await?;
     let node = running(&hub, "greedy").await?;
     let mut greedy = deployment("greedy", "registry.example/web:1");
-    greedy["spec"]["template"]["spec"]["containers"][0]["resources"] = json!({"requests": {"memory": "900Ti"}});
+    greedy["spec"]["template"]["spec"]["containers"][0]["resources"] =
+        json!({"requests": {"memory": "900Ti"}});
     let status = refused(&hub, &node, "greedy", &[greedy]).await?;
     let (code, message) = cause(&status);
     assert_eq!(code, codes::MEMORY_INSUFFICIENT, "{message}");
@@ -137,27 +152,48 @@ async fn what_is_as_it_was_applied_is_not_checked_again() -> Result<()> {
         }
     });
     let objects = node.path("policy.json");
-    std::fs::write(&objects, json!({"apiVersion": "v1", "kind": "List", "items": [policy, binding]}).to_string())?;
+    std::fs::write(
+        &objects,
+        json!({"apiVersion": "v1", "kind": "List", "items": [policy, binding]}).to_string(),
+    )?;
     node.kubectl
         .run(&["apply", "-f", objects.to_str().unwrap()])
         .await?;
     wait::until("the policy holds", engine_support::PATIENCE, async || {
-        let dry = ["create", "configmap", "probe", "-n", "unchanged", "--dry-run=server"];
+        let dry = [
+            "create",
+            "configmap",
+            "probe",
+            "-n",
+            "unchanged",
+            "--dry-run=server",
+        ];
         Ok(node.kubectl.run(&dry).await.is_err().then_some(()))
     })
     .await?;
-    let base = app("base", "unchanged", &[namespace("unchanged"), config_map("kept", "1")]);
+    let base = app(
+        "base",
+        "unchanged",
+        &[namespace("unchanged"), config_map("kept", "1")],
+    );
     let secret = json!({
         "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "new"}, "stringData": {"key": "1"}
     });
-    node.publish(&hub, 2, &[base, app("new", "unchanged", &[secret])]).await?;
+    node.publish(&hub, 2, &[base, app("new", "unchanged", &[secret])])
+        .await?;
     node.until_proven(2).await?;
 
     // And where it is not, the policy's word comes through.
-    let base = app("base", "unchanged", &[namespace("unchanged"), config_map("kept", "3")]);
+    let base = app(
+        "base",
+        "unchanged",
+        &[namespace("unchanged"), config_map("kept", "3")],
+    );
     node.publish(&hub, 3, &[base]).await?;
     let status = node
-        .until("document 3 is refused", |status| status.generation.phase == Phase::Failed)
+        .until("document 3 is refused", |status| {
+            status.generation.phase == Phase::Failed
+        })
         .await?;
     let (_, message) = cause(&status);
     assert!(message.contains("no config map may be written"), "{message}");
@@ -196,10 +232,20 @@ async fn only_a_registry_that_says_so_makes_an_image_missing() -> Result<()> {
     node.run().await?;
     // Nobody answers for this name: nothing is known of the image.
     let base = app("base", "images", &[namespace("images"), config_map("kept", "1")]);
-    let unknown = app("unknown", "images", &[deployment("web", "registry.invalid/web:1")]);
+    let unknown = app(
+        "unknown",
+        "images",
+        &[deployment("web", "registry.invalid/web:1")],
+    );
     node.publish(&hub, 1, &[base, unknown]).await?;
     node.until_proven(1).await?;
-    let status = refused(&hub, &node, "images", &[deployment("new", &format!("{registry}/edge/web:1"))]).await?;
+    let status = refused(
+        &hub,
+        &node,
+        "images",
+        &[deployment("new", &format!("{registry}/edge/web:1"))],
+    )
+    .await?;
     let (code, message) = cause(&status);
     assert_eq!(code, codes::IMAGE_NOT_FOUND);
     assert!(message.contains("edge/web:1"), "{message}");

@@ -89,10 +89,19 @@ impl Run {
             .filter(|object| changed.contains(&object.key))
             .collect();
         let mut failures = self.write(document, &to_write).await;
-        if failures.is_empty() {
-            failures = self.prune(document, &plan).await;
+        // What an app that may fail alone could not write holds nothing up.
+        let holds = |failures: &[Failure]| {
+            failures.iter().any(|failure| {
+                failure
+                    .app
+                    .as_ref()
+                    .is_none_or(|app| !document.isolated.contains(app))
+            })
+        };
+        if !holds(&failures) {
+            failures.extend(self.prune(document, &plan).await);
         }
-        if failures.is_empty() {
+        if !holds(&failures) {
             failpoint::reach("before-applied");
             let record = ApplyRecord {
                 complete: true,

@@ -57,8 +57,13 @@ impl Writer<'_> {
                     Err(mut failure) => {
                         // The schema of a definition that was just written takes a moment to be the one that objects are held against.
                         failure.retryable |= renewed_groups.contains(object.key.group());
-                        unreachable |= failure.problem.code == holdfast_core::codes::KUBERNETES_UNREACHABLE;
-                        failures.push(failure);
+                        if failure.problem.code == holdfast_core::codes::KUBERNETES_UNREACHABLE {
+                            // It ends the run, and is no app's own failure.
+                            unreachable = true;
+                            failures.push(failure);
+                        } else {
+                            failures.push(failure.in_app(&object.app));
+                        }
                     }
                 }
             }

@@ -122,6 +122,11 @@ impl Cluster {
         found.unwrap_or_else(|_| Err(self.no_answer(&format!("the kinds of {api_version}"))))
     }
 
+    /// Forgets what was known of one kind: nothing was found where it was.
+    pub fn forget_kind(&self, api_version: &str, kind: &str) {
+        self.discovery.forget(api_version, kind);
+    }
+
     /// Forgets what was known of kinds: a definition came or went.
     pub fn forget_kinds(&self) {
         self.discovery.clear();
@@ -198,6 +203,18 @@ impl Cluster {
         );
         let answer: Page<Value> = self.send_to(&what, Request::get(path), Vec::new()).await?;
         Ok(answer.items)
+    }
+
+    /// Sends a request that asks for no object, and gives the head of the answer, whatever its status; the body is not read.
+    pub async fn raw(
+        &self,
+        what: &str,
+        request: http::request::Builder,
+    ) -> Result<http::Response<Body>, KubernetesError> {
+        let request = request
+            .body(Body::empty())
+            .map_err(|error| unusable(what, &error))?;
+        self.limited(what, self.client.send(request)).await
     }
 
     /// Shows each object of a collection to `see`, page after page, whoever it belongs to; `path` is that of the collection.

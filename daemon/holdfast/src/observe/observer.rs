@@ -6,7 +6,10 @@ use super::{
     versions::Versions,
     watches::{KindName, Seen, Watches},
 };
-use crate::kubernetes::{Cluster, KubernetesError};
+use crate::{
+    kubernetes::{Cluster, KubernetesError},
+    probe::{self, AppProbe, Verdict},
+};
 use futures::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use holdfast_core::{
     object::ObjectKey,
@@ -15,7 +18,7 @@ use holdfast_core::{
 };
 use holdfast_protocol::report::AppStatus;
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{BTreeSet, HashMap, HashSet, VecDeque},
     sync::Arc,
     time::Duration,
 };
@@ -23,6 +26,7 @@ use tokio::{
     sync::{mpsc, watch},
     time::{Instant, sleep_until},
 };
+use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument as _;
 
 /// Looks at the same time.
@@ -55,6 +59,10 @@ pub struct Observation {
     pub targets: Vec<Target>,
     /// Names of all apps, in the document's order.
     pub apps: Vec<String>,
+    /// Those of them that may fail alone.
+    pub isolated: BTreeSet<String>,
+    /// What the apps must answer beside, until [`Handle::end_probes`].
+    pub probes: Vec<AppProbe>,
     /// Where.
     pub cluster: Arc<Cluster>,
 }
@@ -63,6 +71,7 @@ pub struct Observation {
 enum Command {
     Observe(Box<Observation>),
     Stop(Ticket),
+    EndProbes,
 }
 
 /// By which the observer is told what to do.
@@ -76,6 +85,11 @@ impl Handle {
     pub fn observe(&self, observation: Observation) {
         // The observer ends only with the daemon.
         let _ = self.commands.send(Command::Observe(Box::new(observation)));
+    }
+
+    /// Asks the apps nothing more: they have answered well for long enough, or nobody waits for it any more.
+    pub fn end_probes(&self) {
+        let _ = self.commands.send(Command::EndProbes);
     }
 
     /// Stops the observation with this ticket, where it is the present one.
@@ -96,6 +110,7 @@ pub struct Output {
 /// Starts the observer; it runs until all handles are gone.
 pub fn spawn(versions: Arc<Versions>, output: Output) -> Handle {
     let (commands, inbox) = mpsc::unbounded_channel();
+    let (verdicts, answers) = mpsc::unbounded_channel();
     let observer = Observer {
         versions,
         output,
@@ -109,6 +124,9 @@ pub fn spawn(versions: Arc<Versions>, output: Output) -> Handle {
         again: HashSet::new(),
         looks: FuturesUnordered::new(),
         pauses: HashMap::new(),
+        probes: Vec::new(),
+        verdicts,
+        answers,
     };
     tokio::spawn(observer.run().instrument(tracing::info_span!("observe")));
     Handle { commands }
@@ -132,6 +150,10 @@ struct Observer {
     looks: FuturesUnordered<Look>,
     /// When to look again at what is not ready, and the pause after that.
     pauses: HashMap<ObjectKey, (Instant, Duration)>,
+    /// Probes under way; they end when they are dropped.
+    probes: Vec<AbortOnDropHandle<()>>,
+    verdicts: mpsc::UnboundedSender<Verdict>,
+    answers: mpsc::UnboundedReceiver<Verdict>,
 }
 
 impl Observer {
@@ -148,6 +170,10 @@ impl Observer {
                 command = self.inbox.recv() => match command {
                     Some(Command::Observe(observation)) => self.begin(*observation).await,
                     Some(Command::Stop(ticket)) => self.stop(ticket),
+                    Some(Command::EndProbes) => {
+                        self.end_probes();
+                        self.tell();
+                    }
                     None => return,
                 },
                 (kind, seen) = self.watches.next() => self.see(&kind, seen),
@@ -161,6 +187,10 @@ impl Observer {
                     for (key, answer) in answers {
                         self.looked(&key, answer);
                     }
+                    self.tell();
+                }
+                Some((place, readiness)) = self.answers.recv() => {
+                    self.table.probed(place, readiness);
                     self.tell();
                 }
                 () = timer => self.look_again(),
@@ -194,9 +224,18 @@ impl Observer {
             ticket,
             targets,
             apps,
+            isolated,
+            probes,
             cluster,
         } = observation;
+        self.end_probes();
         let mut table = Table::new(targets, apps);
+        table.isolate(&isolated);
+        for probe in probes {
+            let place = table.expect_probe(&probe.app);
+            self.probes
+                .push(probe::begin(&cluster, place, probe, &self.verdicts));
+        }
         match &self.current {
             Some((_, former)) if Arc::ptr_eq(former, &cluster) => table.inherit(&mut self.table),
             // Another Kubernetes, or the same one after a pause: its lists say anew what is there.
@@ -219,6 +258,13 @@ impl Observer {
         self.tell();
     }
 
+    fn end_probes(&mut self) {
+        self.probes.clear();
+        self.table.forget_probes();
+        // What they said until now is of no use to the next ones.
+        while self.answers.try_recv().is_ok() {}
+    }
+
     fn stop(&mut self, ticket: Ticket) {
         if self
             .current
@@ -226,6 +272,7 @@ impl Observer {
             .is_some_and(|(current, _)| *current == ticket)
         {
             self.current = None;
+            self.end_probes();
             self.watches.clear();
             self.queue.clear();
             self.pauses.clear();

@@ -36,6 +36,10 @@ pub(super) struct Table {
     entries: Vec<Entry>,
     places: HashMap<ObjectKey, usize>,
     apps: Vec<String>,
+    /// Apps that may fail alone, by place.
+    isolated: BTreeSet<usize>,
+    /// What apps must answer beside, each with its app's place and what was answered.
+    probes: Vec<(Option<usize>, Readiness)>,
 }
 
 /// What follows from something that was seen.
@@ -77,6 +81,38 @@ impl Table {
             });
         }
         table
+    }
+
+    /// Lets these apps fail alone.
+    pub(super) fn isolate(&mut self, isolated: &BTreeSet<String>) {
+        let places = self.apps.iter().enumerate();
+        self.isolated = places
+            .filter(|(_, app)| isolated.contains(*app))
+            .map(|(place, _)| place)
+            .collect();
+    }
+
+    /// Expects a good answer of this app too, before it counts as ready; gives the place for [`Self::probed`].
+    pub(super) fn expect_probe(&mut self, app: &str) -> usize {
+        let place = self.apps.iter().position(|known| known == app);
+        let unknown = Readiness {
+            health: Health::Progressing,
+            cause: None,
+        };
+        self.probes.push((place, unknown));
+        self.probes.len() - 1
+    }
+
+    /// Takes in what a probe said.
+    pub(super) fn probed(&mut self, place: usize, readiness: Readiness) {
+        if let Some((_, known)) = self.probes.get_mut(place) {
+            *known = readiness;
+        }
+    }
+
+    /// Expects no answers any more.
+    pub(super) fn forget_probes(&mut self) {
+        self.probes.clear();
     }
 
     /// Takes over what the table before knew of the same objects.
@@ -185,9 +221,28 @@ impl Table {
         })
     }
 
-    /// Readiness of all objects together.
+    /// Readiness of all objects and probes together, but for the apps that may fail alone: of those, the degraded ones with their causes.
     pub(super) fn summary(&self) -> Summary {
-        summarise(self.entries.iter())
+        let mut summary = self.summarise(|app| !self.isolated.contains(&app));
+        for place in &self.isolated {
+            let one = self.summarise(|app| app == *place);
+            if let (Health::Degraded, Some(cause)) = (one.health, one.cause) {
+                summary.isolated.push((self.apps[*place].clone(), cause));
+            }
+        }
+        summary
+    }
+
+    /// Readiness of the objects and probes of some apps.
+    fn summarise(&self, picks: impl Fn(usize) -> bool) -> Summary {
+        let mut summary = summarise(self.entries.iter().filter(|entry| picks(entry.app)));
+        for (app, readiness) in &self.probes {
+            if app.is_some_and(&picks) && readiness.health > summary.health {
+                summary.health = readiness.health;
+                summary.cause.clone_from(&readiness.cause);
+            }
+        }
+        summary
     }
 
     /// State of each app, in the document's order.
@@ -196,7 +251,7 @@ impl Table {
             .iter()
             .enumerate()
             .map(|(place, name)| {
-                let summary = summarise(self.entries.iter().filter(|entry| entry.app == place));
+                let summary = self.summarise(|app| app == place);
                 AppStatus {
                     name: name.clone(),
                     health: summary.health,

@@ -6,12 +6,13 @@ use crate::{
     failpoint,
     observe::{Observation, Target},
     pace::random,
+    probe,
     reconcile::gate,
     telemetry::metrics::METRICS,
 };
 use holdfast_core::{
     backoff::Backoff,
-    reconcile::{DocumentRef, Effect, Event, JournalStep, Report, Ticket},
+    reconcile::{DocumentRef, Effect, Event, JournalStep, Report, Stage, Ticket},
 };
 use holdfast_protocol::event::{EventKind, Severity};
 use tokio_util::sync::CancellationToken;
@@ -123,6 +124,7 @@ impl Driver {
         let _ = written;
         failpoint::reach(after);
         if matches!(step, JournalStep::Proven | JournalStep::RolledBack { .. }) {
+            self.parts.observer.end_probes();
             self.collect_garbage();
         }
     }
@@ -168,9 +170,17 @@ impl Driver {
             .get(&document.digest)
             .map(|known| known.apps.clone())
             .unwrap_or_default();
+        // Apps are asked until their document is good, and not again after a restart.
+        let asks = matches!(self.state.stage(), Stage::Verifying { work, .. } if !work.proven);
         self.spawn(ticket, document, Stop::Abort, async move |document| {
+            let mut probes = Vec::new();
             let prepared = match run.objects.document(&document) {
-                Ok(verified) => run.objects.prepare(verified.state(), Some(&run.cluster)).await,
+                Ok(verified) => {
+                    if asks {
+                        probes = probe::of_document(verified.state());
+                    }
+                    run.objects.prepare(verified.state(), Some(&run.cluster)).await
+                }
                 Err(failure) => Err(failure),
             };
             let objects = match prepared {
@@ -193,6 +203,8 @@ impl Driver {
                 ticket,
                 targets,
                 apps,
+                isolated: document.isolated.clone(),
+                probes,
                 cluster: run.cluster.clone(),
             });
             if recheck_all {
