@@ -124,3 +124,5 @@ pub const ROLLBACK_IMPOSSIBLE: &str = "rollback-impossible";
 pub const ALREADY_RUNNING: &str = "already-running";
 /// A person at the box asked for an earlier document.
 pub const ROLLED_BACK_BY_HAND: &str = "rolled-back-by-hand";
+/// The command line is wrong.
+pub const USAGE: &str = "usage";

@@ -21,7 +21,11 @@ const STACK: usize = 256 * 1024;
 const THREAD_IDLE: Duration = Duration::from_secs(2);
 
 fn main() -> ExitCode {
-    let Cli { command, common } = Cli::parse();
+    let arguments: Vec<_> = std::env::args_os().collect();
+    let Cli { command, common } = match Cli::try_parse_from(&arguments) {
+        Ok(cli) => cli,
+        Err(error) => return cli::usage(&error, &arguments).into(),
+    };
     let output = common.output;
     let exit = runtime().and_then(|runtime| match command {
         Command::Run => runtime.block_on(daemon(&common)).map(|()| Exit::Done),

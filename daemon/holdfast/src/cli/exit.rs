@@ -4,6 +4,7 @@ use super::Output;
 use crate::codes;
 use holdfast_protocol::{Problem, codes as shared};
 use std::{
+    ffi::OsString,
     io::{self, Write as _},
     process::ExitCode,
 };
@@ -39,6 +40,8 @@ impl Exit {
     pub fn of(problem: &Problem) -> Self {
         match problem.code.as_ref() {
             codes::SETTINGS_INVALID
+            | codes::USAGE
+            | shared::BAD_REQUEST
             | codes::SETTINGS_UNREADABLE
             | shared::TOKEN_MALFORMED
             | shared::TOKEN_TRUNCATED
@@ -79,6 +82,37 @@ pub fn complain(problem: &Problem, output: Output) -> Exit {
     // With standard error closed there is no one to tell.
     let _ = writeln!(io::stderr(), "{text}");
     Exit::of(problem)
+}
+
+/// Shows what is wrong with the command line itself, or the help that was asked for.
+pub fn usage(error: &clap::Error, arguments: &[OsString]) -> Exit {
+    if !error.use_stderr() || !wants_json(arguments) {
+        // With the stream closed there is no one to tell.
+        let _ = error.print();
+        return if error.use_stderr() {
+            Exit::Usage
+        } else {
+            Exit::Done
+        };
+    }
+    let text = error.render().to_string();
+    let message = text.lines().next().unwrap_or_default();
+    let message = message.strip_prefix("error: ").unwrap_or(message);
+    let problem = Problem::new(codes::USAGE, message, "look at the help: holdfast COMMAND --help");
+    complain(&problem, Output::Json);
+    Exit::Usage
+}
+
+/// Whether `-o json` is among the arguments, in any of its forms.
+fn wants_json(arguments: &[OsString]) -> bool {
+    let texts: Vec<_> = arguments
+        .iter()
+        .filter_map(|argument| argument.to_str())
+        .collect();
+    texts.iter().enumerate().any(|(index, text)| match *text {
+        "-o" | "--output" => texts.get(index + 1) == Some(&"json"),
+        text => matches!(text, "-ojson" | "-o=json" | "--output=json"),
+    })
 }
 
 /// Writes a result to standard output. A closed pipe (`holdfast history | head`) is no failure.

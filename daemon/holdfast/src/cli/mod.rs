@@ -5,11 +5,12 @@
 pub mod docs;
 mod enrol;
 mod exit;
+mod orders;
 mod plan;
 mod query;
 mod render;
 
-pub use exit::{Exit, complain};
+pub use exit::{Exit, complain, usage};
 
 use crate::settings::{Settings, Sources};
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -73,6 +74,18 @@ pub enum Command {
     Plan(plan::PlanArguments),
     /// Show the documents this box has had, newest first.
     History,
+    /// Make no changes for some time: no newer document is begun, and nothing that someone changes is put back.
+    ///
+    /// What runs keeps running, and what is being written is brought to its end. The pause survives restarts, ends by itself, and is
+    /// reported to the hub. Not even an urgent document is begun meanwhile.
+    Pause(PauseArguments),
+    /// End a pause.
+    Resume,
+    /// Go back to an earlier document; it stays until a newer one comes.
+    ///
+    /// The last three documents that were good are kept with all that they need, so this works without a link. It is reported to the hub,
+    /// which shows the box as degraded until it gets a newer document.
+    Rollback(RollbackArguments),
     /// Check everything that can be wrong, and say what to do. Needs neither daemon nor enrolment; changes nothing.
     Doctor,
     /// Show version, target and schema.
@@ -94,6 +107,25 @@ pub struct EnrolArguments {
     /// File that holds the token; wiped after success.
     #[arg(long, value_name = "FILE")]
     pub token_file: Option<PathBuf>,
+}
+
+/// How long, and why.
+#[derive(Debug, Args)]
+pub struct PauseArguments {
+    /// How long: `30m`, `2h`, `1d`; at most 30 days.
+    #[arg(long = "for", value_name = "TIME", value_parser = orders::length)]
+    pub length: std::time::Duration,
+    /// Why, for whoever sees it in the hub.
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    pub reason: String,
+}
+
+/// Where to.
+#[derive(Debug, Args)]
+pub struct RollbackArguments {
+    /// The document to go back to, as `holdfast history` shows it (1.41); the last good one before the present one where absent.
+    #[arg(value_name = "GENERATION")]
+    pub generation: Option<holdfast_protocol::Generation>,
 }
 
 /// Generated pages of the documentation.
@@ -136,6 +168,9 @@ pub async fn execute(command: Command, common: &Common) -> Exit {
         Command::Status => query::status(common).await,
         Command::Plan(arguments) => plan::run(arguments, common).await,
         Command::History => query::history(common).await,
+        Command::Pause(arguments) => orders::pause(arguments, common).await,
+        Command::Resume => orders::resume(common).await,
+        Command::Rollback(arguments) => orders::roll_back(&arguments, common).await,
         Command::Doctor => query::doctor(common).await,
         Command::Version => query::version(output),
         Command::Docs { page } => docs::print(page),

@@ -15,7 +15,27 @@ use std::env::consts::ARCH;
 pub(super) type Done = Result<Exit, Problem>;
 
 async fn get<T: DeserializeOwned>(common: &Common, path: &str) -> Result<T, Problem> {
-    let body = ask(&common.settings()?.socket, Method::GET, path, Vec::new())
+    exchange(common, Method::GET, path, Vec::new()).await
+}
+
+/// Asks the daemon to do something.
+pub(super) async fn post<T: DeserializeOwned>(
+    common: &Common,
+    path: &str,
+    order: &impl Serialize,
+) -> Result<T, Problem> {
+    let body =
+        serde_json::to_vec(order).map_err(|error| Problem::new(shared::INTERNAL, error.to_string(), ""))?;
+    exchange(common, Method::POST, path, body).await
+}
+
+async fn exchange<T: DeserializeOwned>(
+    common: &Common,
+    method: Method,
+    path: &str,
+    body: Vec<u8>,
+) -> Result<T, Problem> {
+    let body = ask(&common.settings()?.socket, method, path, body)
         .await
         .map_err(|error| Problem::from(&error))?;
     serde_json::from_slice(&body).map_err(|error| {

@@ -2,7 +2,7 @@
 
 use crate::{
     doctor::{Examination, Outcome},
-    local_api::view::{LinkView, LocalStatus},
+    local_api::view::{LinkView, LocalStatus, NodeDetails},
 };
 use holdfast_core::{
     object::ObjectKey,
@@ -14,7 +14,7 @@ use holdfast_protocol::{
     report::{Health, Phase, StatusReport},
 };
 use holdfast_store::HistoryEntry;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use std::fmt::{self, Write as _};
 
 /// Text that grows line by line; writing to it cannot fail.
@@ -82,7 +82,7 @@ pub(super) fn status(status: &LocalStatus) -> String {
         text.problem(problem);
     }
     if let Some(report) = &status.report {
-        whole(&mut text, report);
+        whole(&mut text, report, &status.details);
     }
     if let Some(url) = &status.hub_url {
         text.field("hub", url);
@@ -100,7 +100,7 @@ pub(super) fn status(status: &LocalStatus) -> String {
     text.0
 }
 
-fn whole(text: &mut Text, report: &StatusReport) {
+fn whole(text: &mut Text, report: &StatusReport, details: &NodeDetails) {
     text.field("health", health(report.health));
     let generation = &report.generation;
     let or_none = |value: Option<holdfast_protocol::Generation>| {
@@ -109,14 +109,23 @@ fn whole(text: &mut Text, report: &StatusReport) {
     text.field(
         "generation",
         format_args!(
-            "wanted {}, proven {}",
+            "wanted {}, running {}, proven {}",
             or_none(generation.accepted),
+            or_none(generation.running),
             or_none(generation.proven)
         ),
     );
-    text.field("phase", phase(generation.phase));
+    text.field("phase", way(report, details));
     if let Some(cause) = &generation.cause {
         text.problem(cause);
+    }
+    if let Some(until) = generation.paused_until {
+        let why = details.pause_reason.as_ref();
+        let why = why.map(|reason| format!(": {reason}")).unwrap_or_default();
+        text.field(
+            "paused",
+            format_args!("until {}{why}; holdfast resume ends it", time(until)),
+        );
     }
     let kubernetes = &report.kubernetes;
     let version = kubernetes.version.as_deref().unwrap_or("version unknown");
@@ -137,6 +146,77 @@ fn whole(text: &mut Text, report: &StatusReport) {
     for condition in &report.conditions {
         text.field("condition", format_args!("since {}", time(condition.since)));
         text.problem(&condition.problem);
+    }
+}
+
+/// The phase in a line: `applying 412 of 1,000 objects, 7 min left; else back to 1.41`.
+fn way(report: &StatusReport, details: &NodeDetails) -> String {
+    let generation = &report.generation;
+    let mut line = phase(generation.phase).to_owned();
+    if let (Phase::RollingBack, Some(to)) = (generation.phase, details.fallback) {
+        let _ = write!(line, " to {to}");
+    }
+    if let (Phase::RolledBack, Some(to)) = (generation.phase, generation.running) {
+        let _ = write!(line, " to {to}");
+    }
+    if let Some(progress) = &generation.progress {
+        let (done, total) = (progress.done, progress.total);
+        let counted = match progress.unit.as_str() {
+            "bytes" => format!("{} of {}", bytes(done), bytes(total)),
+            "apps" => format!("{} of {} apps ready", grouped(done), grouped(total)),
+            unit => format!("{} of {} {unit}", grouped(done), grouped(total)),
+        };
+        let _ = write!(line, ", {counted}");
+    }
+    if let Some(until) = generation.until {
+        let left = left(until.duration_since(report.reported_at));
+        match generation.phase {
+            Phase::WaitingForWindow if generation.paused_until == Some(until) => {
+                let _ = write!(line, ", paused for {left} more");
+            }
+            Phase::WaitingForWindow => {
+                let _ = write!(line, ", which opens in {left}, at {}", time(until));
+            }
+            _ => {
+                let _ = write!(line, ", {left} left");
+            }
+        }
+    }
+    match (generation.phase, details.fallback) {
+        (Phase::RollingBack, _) | (_, None) => {}
+        (_, Some(fallback)) => {
+            let _ = write!(line, "; else back to {fallback}");
+        }
+    }
+    line
+}
+
+/// 1234567 as `1,234,567`.
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+fn bytes(number: u64) -> String {
+    match number {
+        0..1_024 => format!("{number} B"),
+        1_024..1_048_576 => format!("{} KiB", number >> 10),
+        _ => format!("{} MiB", grouped(number >> 20)),
+    }
+}
+
+fn left(span: SignedDuration) -> String {
+    match span.as_secs().max(0) {
+        seconds @ 0..100 => format!("{seconds} s"),
+        seconds @ 100..6_000 => format!("{} min", (seconds + 30) / 60),
+        seconds => format!("{} h", (seconds + 1_800) / 3_600),
     }
 }
 
@@ -243,35 +323,54 @@ pub(super) fn history(entries: &[HistoryEntry]) -> String {
     }
     text.line(format_args!("{:<12}  {:<24}  STATE", "GENERATION", "ACCEPTED"));
     for entry in entries {
-        let at = |when: Option<Timestamp>| when.map(|when| format!(" {}", time(when))).unwrap_or_default();
-        let state = match &entry.step {
-            JournalStep::Accepted => "accepted".into(),
-            JournalStep::Switching => "switching k3s".into(),
-            JournalStep::Applying => "applying".into(),
-            JournalStep::RollingBack { problem, to } => {
-                format!("rolling back to {to}: {} [{}]", problem.message, problem.code)
-            }
-            JournalStep::RolledBack { problem, to } => {
-                format!("rolled back to {to}: {} [{}]", problem.message, problem.code)
-            }
-            JournalStep::Applied => format!("applied{}", at(entry.applied_at)),
-            JournalStep::Proven => format!("proven{}", at(entry.proven_at)),
-            JournalStep::Failed { problem, .. } => {
-                format!(
-                    "failed{}: {} [{}]",
-                    at(entry.failed_at),
-                    problem.message,
-                    problem.code
-                )
-            }
+        let (state, problem) = match &entry.step {
+            JournalStep::Accepted => ("accepted".into(), None),
+            JournalStep::Switching => ("switching k3s".into(), None),
+            JournalStep::Applying => ("applying".into(), None),
+            JournalStep::Applied => ("applied".into(), None),
+            JournalStep::Proven => ("proven".into(), None),
+            JournalStep::Failed { problem, .. } => ("failed".into(), Some(problem)),
+            JournalStep::RollingBack { problem, to } => (format!("rolling back to {to}"), Some(problem)),
+            JournalStep::RolledBack { problem, to } => (format!("rolled back to {to}"), Some(problem)),
         };
         text.line(format_args!(
-            "{:<12}  {:<24}  {state}",
+            "{:<12}  {:<24}  {state}{}",
             entry.generation.to_string(),
             time(entry.accepted_at).to_string(),
+            phases(entry),
         ));
+        if let Some(problem) = problem {
+            text.line(format_args!(
+                "{:<12}  {:<24}  why: {} [{}]",
+                "", "", problem.message, problem.code
+            ));
+        }
     }
     text.0
+}
+
+/// How long after its acceptance each phase was reached: ` (applied +2 s, proven +14 s)`.
+fn phases(entry: &HistoryEntry) -> String {
+    let reached: Vec<_> = [
+        ("switching k3s", entry.switching_at),
+        ("applying", entry.applying_at),
+        ("applied", entry.applied_at),
+        ("proven", entry.proven_at),
+        ("failed", entry.failed_at),
+        ("rolling back", entry.rolling_back_at),
+        ("rolled back", entry.rolled_back_at),
+    ]
+    .into_iter()
+    .filter_map(|(name, at)| {
+        let after = at?.duration_since(entry.accepted_at);
+        Some(format!("{name} +{}", left(after)))
+    })
+    .collect();
+    if reached.is_empty() {
+        String::new()
+    } else {
+        format!(" ({})", reached.join(", "))
+    }
 }
 
 pub(super) fn examination(examination: &Examination) -> String {

@@ -1,0 +1,65 @@
+//! Commands that tell a running daemon to do something: pause, resume, rollback.
+
+use super::{
+    Common, Exit, PauseArguments, RollbackArguments,
+    query::{Done, post, show},
+};
+use crate::{
+    local_api::view::{PauseOrder, RollbackOrder},
+    reconcile::orders::{LONGEST_PAUSE, Paused, Resumed, RollingBack},
+    settings::value::parse_duration,
+};
+use serde_json::json;
+use std::time::Duration;
+
+/// Reads the length of a pause.
+pub(super) fn length(text: &str) -> Result<Duration, String> {
+    let longest = Duration::try_from(LONGEST_PAUSE).unwrap_or_default();
+    match parse_duration(text) {
+        Some(length) if length < Duration::from_secs(1) => Err("it is below one second".into()),
+        Some(length) if length > longest => Err("it is above 30 days".into()),
+        Some(length) => Ok(length),
+        None => Err("it is no time such as 30m, 2h or 1d".into()),
+    }
+}
+
+pub(super) async fn pause(arguments: PauseArguments, common: &Common) -> Done {
+    let order = PauseOrder {
+        seconds: arguments.length.as_secs(),
+        reason: arguments.reason,
+    };
+    let paused: Paused = post(common, "/v1/pause", &order).await?;
+    show(common.output, &paused, |paused| {
+        format!(
+            "changes are paused until {}; holdfast resume ends the pause\n",
+            paused.paused_until
+        )
+    })?;
+    Ok(Exit::Done)
+}
+
+pub(super) async fn resume(common: &Common) -> Done {
+    let resumed: Resumed = post(common, "/v1/resume", &json!({})).await?;
+    show(common.output, &resumed, |resumed| {
+        if resumed.was_paused {
+            "changes go on\n".into()
+        } else {
+            "changes were not paused\n".into()
+        }
+    })?;
+    Ok(Exit::Done)
+}
+
+pub(super) async fn roll_back(arguments: &RollbackArguments, common: &Common) -> Done {
+    let order = RollbackOrder {
+        generation: arguments.generation,
+    };
+    let begun: RollingBack = post(common, "/v1/rollback", &order).await?;
+    show(common.output, &begun, |begun| {
+        format!(
+            "going back from {} to {}, until a newer document comes; holdfast status shows how far it is\n",
+            begun.from, begun.to
+        )
+    })?;
+    Ok(Exit::Done)
+}
