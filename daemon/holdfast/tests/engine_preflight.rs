@@ -235,7 +235,7 @@ async fn only_a_registry_that_says_so_makes_an_image_missing() -> Result<()> {
     let unknown = app(
         "unknown",
         "images",
-        &[deployment("web", "registry.invalid/web:1")],
+        &[deployment("web", "registry.example/web:1")],
     );
     node.publish(&hub, 1, &[base, unknown]).await?;
     node.until_proven(1).await?;

@@ -79,7 +79,7 @@ fn root() -> String {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum ProbeTarget {
-    /// A Service, at its cluster address.
+    /// A Service: for HTTP through the API server, which needs no route into the cluster's network; for TCP at its cluster address.
     #[serde(rename_all = "camelCase")]
     Service {
         /// Its namespace; that of the app where absent.
