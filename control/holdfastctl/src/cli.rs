@@ -49,6 +49,12 @@ pub enum Command {
     /// Releases: sets of apps that nodes can run
     #[command(subcommand)]
     Release(ReleaseCommand),
+    /// Artifacts at the hub: k3s binaries, archives of images, blobs of manifests
+    #[command(subcommand)]
+    Artifact(ArtifactCommand),
+    /// Secrets: values that single nodes can read, sealed here before they go to the hub
+    #[command(subcommand)]
+    Secret(SecretCommand),
     /// People and programs that may use this hub
     #[command(subcommand)]
     Operator(OperatorCommand),
@@ -268,6 +274,67 @@ pub struct ReleaseSource {
     /// Let kustomize read what is not on this machine; the same directory may then give another release tomorrow
     #[arg(long)]
     pub allow_remote: bool,
+}
+
+/// Commands about artifacts.
+#[derive(Debug, Subcommand)]
+pub enum ArtifactCommand {
+    /// Send files to the hub, where nodes fetch them from; says how a release names them
+    Push {
+        /// The files
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+    },
+    /// What the hub holds, the newest first
+    List,
+    /// Remove what no release and no node names any more
+    Gc {
+        /// Only what was sent before so long: 24h, 30d; at least 10m
+        #[arg(long, value_name = "AGE", default_value = "24h", value_parser = duration)]
+        older_than: Duration,
+        /// Say what would be removed, and remove nothing
+        #[arg(long)]
+        dry_run: bool,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
+}
+
+/// Commands about secrets.
+#[derive(Debug, Subcommand)]
+pub enum SecretCommand {
+    /// Seal a value to nodes and store it at the hub, which cannot read it
+    ///
+    /// The keys of the nodes come from the hub; what was sealed to which key is shown. Nodes whose release uses the secret get it at once, as
+    /// a new generation. Release directories name a secret in release.yaml, below apps.NAME.secrets and k3s.registries.credentials.
+    #[command(group = clap::ArgGroup::new("to").required(true).multiple(true))]
+    Set {
+        /// Its name
+        name: NodeId,
+        /// A node by name; can be repeated
+        #[arg(long = "node", short, value_name = "NODE", group = "to")]
+        nodes: Vec<NodeId>,
+        /// All nodes with these labels: site=berlin,tier!=test
+        #[arg(long, short = 'l', group = "to", value_parser = some_nodes)]
+        selector: Option<String>,
+        /// Every node of the fleet
+        #[arg(long, group = "to", conflicts_with_all = ["nodes", "selector"])]
+        all: bool,
+        /// File that holds the value, or - for the standard input; taken as it is, with its last line end
+        #[arg(long, value_name = "FILE")]
+        from_file: PathBuf,
+    },
+    /// List secrets, and whom they must be sealed to again
+    List,
+    /// Delete a secret with all its values
+    Delete {
+        /// Its name
+        name: String,
+        /// Do not ask
+        #[arg(long, short)]
+        yes: bool,
+    },
 }
 
 /// Commands about operators.

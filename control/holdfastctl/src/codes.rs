@@ -26,3 +26,5 @@ pub const WAIT_FAILED: &str = "wait-failed";
 pub const NOT_CONFIRMED: &str = "not-confirmed";
 /// The answer could not be written to the standard output.
 pub const OUTPUT: &str = "output-failed";
+/// A node that a value is to be sealed to has no key for it.
+pub const SEALING_KEY_MISSING: &str = "sealing-key-missing";

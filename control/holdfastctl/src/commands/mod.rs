@@ -1,9 +1,11 @@
 //! What each command does: one function each, from the command line to the answer.
 
+mod artifact;
 mod login;
 mod node;
 mod operator;
 mod release;
+mod secret;
 mod state;
 mod token;
 mod wait;
@@ -42,6 +44,8 @@ pub async fn run(cli: Cli) -> Result<()> {
                 Command::Token(command) => token::run(&client, command, format).await,
                 Command::Node(command) => node::run(&client, command, format).await,
                 Command::Release(command) => release::run(&client, command, format).await,
+                Command::Artifact(command) => artifact::run(&client, command, format).await,
+                Command::Secret(command) => secret::run(&client, command, format).await,
                 Command::Operator(command) => operator::run(&client, command, format).await,
                 Command::Audit { limit } => audit(&client, limit, format).await,
                 _ => whoami(&client, format).await,
