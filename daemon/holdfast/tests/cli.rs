@@ -177,7 +177,7 @@ async fn a_box_is_enrolled_from_standard_input_without_a_daemon_and_then_starts_
     let text = run(&node, &["status"]).await;
     let text = String::from_utf8_lossy(&text.stdout).into_owned();
     assert!(
-        text.contains("shop-17") && text.contains("wanted none, proven none"),
+        text.contains("shop-17") && text.contains("wanted none, running none, proven none"),
         "{text}"
     );
     let history = run(&node, &["history"]).await;
@@ -582,4 +582,31 @@ async fn a_document_is_planned_as_it_is_and_refused_where_it_breaks_a_rule() {
     let refused = run(&node, &["plan", &path.display().to_string(), "-o", "json"]).await;
     assert_eq!(code(&refused), 1);
     assert!(json(&refused.stderr)["message"].as_str().unwrap().contains("policy.readyDeadlineSeconds"));
+}
+
+#[test]
+fn wrong_usage_is_a_problem_in_json_where_json_is_asked_for() {
+    for arguments in [
+        &["pause", "-o", "json"][..],
+        &["pause", "--for", "soon", "-ojson"],
+        &["--output=json", "rollback", "not-a-generation"],
+        &["dance", "-o=json"],
+    ] {
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_holdfast"))
+            .args(arguments)
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        assert!(output.stdout.is_empty());
+        let problem: serde_json::Value = serde_json::from_slice(&output.stderr)
+            .unwrap_or_else(|_| panic!("{arguments:?}: {}", String::from_utf8_lossy(&output.stderr)));
+        assert_eq!(problem["code"], "usage");
+        assert!(!problem["message"].as_str().unwrap().is_empty());
+    }
+    let text = std::process::Command::new(env!("CARGO_BIN_EXE_holdfast"))
+        .args(["pause"])
+        .output()
+        .unwrap();
+    assert_eq!(text.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&text.stderr).contains("--for"));
 }

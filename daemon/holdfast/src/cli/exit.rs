@@ -41,7 +41,6 @@ impl Exit {
         match problem.code.as_ref() {
             codes::SETTINGS_INVALID
             | codes::USAGE
-            | shared::BAD_REQUEST
             | codes::SETTINGS_UNREADABLE
             | shared::TOKEN_MALFORMED
             | shared::TOKEN_TRUNCATED
