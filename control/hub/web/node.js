@@ -176,10 +176,17 @@ function sides(info) {
     ])));
 }
 
-/** What is written to the disk each day, and when the device says that it will be worn out. */
+/** What is written to the flash each day, and how long it lasts where the device says so. */
 function flash(facts) {
-  if (facts?.bytesPerDay === undefined || facts.bytesPerDay === null) return null;
-  return h("span", {}, facts.bytesPerDay ? `${bytes(facts.bytesPerDay)} a day` : "nothing", facts.wornOutAt ? [", worn out ", moment(facts.wornOutAt)] : null);
+  const daily = facts?.written?.bytesPerDay;
+  if (daily === undefined && facts?.lifeUsedPercent === undefined) return null;
+  const own = facts.byHoldfast?.bytesPerDay;
+  const parts = [
+    daily === undefined ? null : `${daily ? bytes(daily) : "nothing"} a day${own === undefined ? "" : `, ${own ? bytes(own) : "nothing"} of it by Holdfast`}`,
+    facts.lifeUsedPercent === undefined ? null : `${facts.lifeUsedPercent} % of its life used`,
+    facts.daysLeft === undefined ? null : `worn out in ${facts.daysLeft} days at this rate`,
+  ];
+  return parts.filter(Boolean).join("; ");
 }
 
 const LEVELS = { info: "info", warning: "warning", alarm: "degraded" };

@@ -348,6 +348,7 @@ mod tests {
     use super::*;
     use serde_json::json;
 
+    #[allow(clippy::needless_pass_by_value, reason = "json! is written in place")]
     fn content(variables: Value, values: Value) -> ReleaseContent {
         serde_json::from_value(json!({"apps": [], "variables": variables, "values": values})).unwrap()
     }

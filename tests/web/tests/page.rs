@@ -5,13 +5,13 @@ use holdfast_harness::Hub;
 use holdfast_protocol::{
     Problem,
     event::{EventKind, Severity},
-    report::{Condition, Health, Phase},
+    report::{Condition, FlashFacts, FlashRate, Health, Phase, PhaseProgress},
 };
 use holdfast_web_tests::{
     browser::{Browser, Colours, Screen},
     reporter::{Reporter, broken_app, ready_app},
 };
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -377,4 +377,97 @@ async fn seed(hub: &Hub) -> Result<Vec<Reporter>> {
 
     nodes.push(Reporter::enrol(hub, "factory-2-line-4", &[]).await?);
     Ok(nodes)
+}
+
+#[tokio::test]
+async fn a_rolled_back_node_tells_what_runs_instead_and_why() -> Result<()> {
+    let (hub, _directory) = hub().await?;
+    let mut node = Reporter::enrol(&hub, "shop-17", &[("site", "berlin")]).await?;
+    release(&hub, "hello-1").await?;
+    let first = hub.assign("hello-1", "shop-17").await?;
+    let proven = node.healthy(Some(first));
+    node.report(&proven).await?;
+    release(&hub, "hello-2").await?;
+    let second = hub.assign("hello-2", "shop-17").await?;
+
+    let mut waiting = node.healthy(Some(first));
+    waiting.generation.accepted = Some(second);
+    waiting.generation.running = Some(first);
+    waiting.generation.phase = Phase::WaitingForWindow;
+    waiting.generation.until = Some(Timestamp::now() + SignedDuration::from_hours(2));
+    waiting.generation.paused_until = waiting.generation.until;
+    node.report(&waiting).await?;
+    let browser = Browser::start(Screen::Desktop).await?;
+    browser.log_in(hub.plain_url()?, hub.admin_token()).await?;
+    browser
+        .open(&format!("{}/#/nodes/shop-17", hub.plain_url()?))
+        .await?;
+    browser
+        .until_text("main", "A person at the box paused changes")
+        .await?;
+    browser.screenshot("node-paused-desktop-light").await?;
+
+    let mut applying = waiting.clone();
+    applying.sequence = node.healthy(None).sequence;
+    applying.generation.phase = Phase::Applying;
+    applying.generation.paused_until = None;
+    applying.generation.progress = Some(PhaseProgress {
+        done: 30,
+        total: 120,
+        unit: "objects".into(),
+    });
+    node.report(&applying).await?;
+    browser.until_text("main", "applying (30 of 120 objects)").await?;
+
+    let mut back = node.healthy(Some(first));
+    back.generation.accepted = Some(second);
+    back.generation.running = Some(first);
+    back.generation.phase = Phase::RolledBack;
+    back.generation.cause = Some(image_cause());
+    back.apps = vec![ready_app("hello", 4), broken_app("lamps", 2, image_cause())];
+    back.machine.flash = Some(FlashFacts {
+        written: Some(FlashRate {
+            bytes: 5 << 30,
+            bytes_per_day: Some(300 << 20),
+        }),
+        life_used_percent: Some(20),
+        days_left: Some(1_400),
+        ..FlashFacts::default()
+    });
+    node.report(&back).await?;
+    for words in [
+        "runs in place of",
+        "failed and rolled back",
+        "image can't be pulled",
+        "300 MiB a day",
+        "Degraded",
+    ] {
+        browser.until_text("main", words).await?;
+    }
+    assert_eq!(browser.complaints().await?, Vec::<String>::new());
+    browser.end().await?;
+    for (screen, width) in [(Screen::Phone, "phone"), (Screen::Desktop, "desktop")] {
+        let browser = Browser::start(screen).await?;
+        browser.log_in(hub.plain_url()?, hub.admin_token()).await?;
+        for (colours, shade) in [(Colours::Light, "light"), (Colours::Dark, "dark")] {
+            browser.prefer(colours).await?;
+            for (page, address, sign) in [
+                ("fleet", "#/", "image can't be pulled"),
+                ("node", "#/nodes/shop-17", "runs in place of"),
+            ] {
+                browser.open(&format!("{}/{address}", hub.plain_url()?)).await?;
+                browser.until_text("main", sign).await?;
+                browser
+                    .screenshot(&format!("{page}-rolled-back-{width}-{shade}"))
+                    .await?;
+                let (page_width, window) = browser.widths().await?;
+                assert!(
+                    page_width <= window,
+                    "{address} on {screen:?}: {page_width} > {window}"
+                );
+            }
+        }
+        browser.end().await?;
+    }
+    Ok(())
 }

@@ -227,7 +227,7 @@ fn a_mistyped_setting_is_refused_with_its_line_and_what_to_do() {
         ),
         (
             "policy:\n  windows:\n  - {start: \"22:00\", end: \"04:30\", timeZone: Europe/Zurch}",
-            "release.yaml:3:38: policy.windows.0.timeZone: there is no time zone \"Europe/Zurch\"",
+            "release.yaml:3:36: policy.windows.0.timeZone: there is no time zone \"Europe/Zurch\"",
             "",
         ),
         (
@@ -291,7 +291,8 @@ k3s:
   version: v1.36.3+k3s1
   datastore: ram
   nodeAddress: ${variables.address}
-  registries: {mirrors: {docker.io: {endpoint: ["https://harbor.example.com"]}}}
+  registries: {mirrors: {docker.io: {endpoint: ["https://harbor.example.com"]}}, credentials: {harbor.example.com: harbor}}
+  site: {roleLabel: kind}
   kubelet: {maxPods: 50}
   auditPolicy: {rules: [{level: Metadata}]}
   config: {disable: [traefik], node-label: ["site=${node.labels.site}"]}
@@ -333,6 +334,11 @@ apps:
     let k3s = rendered.k3s.unwrap();
     assert_eq!(k3s.node_address, Some("10.200.0.7".parse().unwrap()));
     assert_eq!(k3s.config["node-label"], json!(["site=berlin"]));
+    assert_eq!(k3s.site.unwrap().role_label, "kind");
+    assert_eq!(
+        k3s.registries.unwrap().credentials["harbor.example.com"].source,
+        "harbor"
+    );
     assert!(rendered.variables.is_empty() && rendered.fields.is_empty());
 }
 
@@ -485,7 +491,7 @@ fn the_packed_chart_is_one_that_tar_can_read() {
     )
     .unwrap();
     let file = found.path().join("till.tgz");
-    fs::write(&file, &packed).unwrap();
+    fs::File::create(&file).unwrap().write_all(&packed).unwrap();
     let out = std::process::Command::new("tar")
         .arg("tzvf")
         .arg(&file)
