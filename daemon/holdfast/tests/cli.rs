@@ -536,8 +536,16 @@ async fn a_release_directory_is_planned_on_a_machine_that_is_no_box() {
         put(&path, text);
     };
     let large = "x".repeat(20_000);
-    file("web/a.yaml", &format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: web}}\ndata: {{site: \"${{node.labels.site}}\", text: {large}}}\n"));
-    file("lamps/b.yaml", "apiVersion: example.com/v1\nkind: Lamp\nmetadata: {name: red}\n---\napiVersion: v1\nkind: Secret\nmetadata: {name: key}\nstringData: {password: till-secret}\n");
+    file(
+        "web/a.yaml",
+        &format!(
+            "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: web}}\ndata: {{site: \"${{node.labels.site}}\", text: {large}}}\n"
+        ),
+    );
+    file(
+        "lamps/b.yaml",
+        "apiVersion: example.com/v1\nkind: Lamp\nmetadata: {name: red}\n---\napiVersion: v1\nkind: Secret\nmetadata: {name: key}\nstringData: {password: till-secret}\n",
+    );
     let node = TestBox::new("");
     let path = directory.path().display().to_string();
     let planned = run(&node, &["plan", &path, "--label", "site=berlin", "-o", "json"]).await;
@@ -545,19 +553,39 @@ async fn a_release_directory_is_planned_on_a_machine_that_is_no_box() {
     assert!(!String::from_utf8_lossy(&planned.stdout).contains("till-secret"));
     let plan = json(&planned.stdout);
     assert_eq!(plan["basis"], "nothing");
-    let created: usize = plan["steps"].as_array().unwrap().iter().map(|step| step["create"].as_array().unwrap().len()).sum();
+    let created: usize = plan["steps"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|step| step["create"].as_array().unwrap().len())
+        .sum();
     assert_eq!(created, 3);
-    assert!(plan["notes"][0].as_str().unwrap().contains("Lamp.example.com"), "{plan}");
+    assert!(
+        plan["notes"][0].as_str().unwrap().contains("Lamp.example.com"),
+        "{plan}"
+    );
     let text = run(&node, &["plan", &path, "--label", "site=berlin"]).await;
     let text = String::from_utf8(text.stdout).unwrap();
-    assert!(text.contains("no box here") && text.contains("ConfigMap"), "{text}");
+    assert!(
+        text.contains("no box here") && text.contains("ConfigMap"),
+        "{text}"
+    );
     assert!(!text.contains("till-secret"));
+
+    // A box that is not enrolled is as good as none.
+    let (child, _notify) = daemon(&node).await;
+    let beside = run(&node, &["plan", &path, "--label", "site=berlin", "-o", "json"]).await;
+    assert_eq!(json(&beside.stdout), plan);
+    assert_eq!(end(child, Signal::SIGTERM).await, 0);
 
     let missing = run(&node, &["plan", &path, "-o", "json"]).await;
     assert_eq!(code(&missing), 1);
     let problem = json(&missing.stderr);
     assert_eq!(problem["code"], "variable-missing");
-    assert!(problem["message"].as_str().unwrap().contains("data.site"), "{problem}");
+    assert!(
+        problem["message"].as_str().unwrap().contains("data.site"),
+        "{problem}"
+    );
 }
 
 #[tokio::test]
@@ -576,12 +604,20 @@ async fn a_document_is_planned_as_it_is_and_refused_where_it_breaks_a_rule() {
     assert_eq!(code(&planned), 0, "{}", String::from_utf8_lossy(&planned.stderr));
     let plan = json(&planned.stdout);
     assert_eq!(plan["generation"], "1.7");
-    assert!(plan["notes"][0].as_str().unwrap().contains("not on this machine"), "{plan}");
+    assert!(
+        plan["notes"][0].as_str().unwrap().contains("not on this machine"),
+        "{plan}"
+    );
     document["policy"] = serde_json::json!({"readyDeadlineSeconds": 0});
     put(&path, &document.to_string());
     let refused = run(&node, &["plan", &path.display().to_string(), "-o", "json"]).await;
     assert_eq!(code(&refused), 1);
-    assert!(json(&refused.stderr)["message"].as_str().unwrap().contains("policy.readyDeadlineSeconds"));
+    assert!(
+        json(&refused.stderr)["message"]
+            .as_str()
+            .unwrap()
+            .contains("policy.readyDeadlineSeconds")
+    );
 }
 
 #[test]

@@ -11,7 +11,7 @@ use crate::{
 };
 use holdfast_protocol::{
     NodeId,
-    document::ManifestSource,
+    document::{FailurePolicy, ManifestSource},
     operator::{AssignRelease, Assigned, CreateRelease, Labels, NodeInfo, ReleaseInfo, RenderedRelease},
 };
 use holdfast_release::directory::{Options, Release};
@@ -224,8 +224,53 @@ fn show(release: &ReleaseInfo) -> String {
         // Writing to a string cannot fail, here and below.
         let _ = writeln!(text, "{:<10}{version}", "k3s");
     }
+    let policy = &content.policy;
+    for window in &policy.windows {
+        let days: Vec<String> = window
+            .days
+            .iter()
+            .map(|day| format!("{day:?}").to_lowercase())
+            .collect();
+        let days = if days.is_empty() {
+            "every day".to_owned()
+        } else {
+            days.join(",")
+        };
+        let zone = output::printable(&window.time_zone);
+        let _ = writeln!(
+            text,
+            "{:<10}{days} {} to {}, {zone}",
+            "Window", window.start, window.end
+        );
+    }
+    if policy.urgent {
+        let _ = writeln!(text, "{:<10}waits for no window", "Urgent");
+    }
+    for (name, variable) in &content.variables {
+        let kind = format!("{:?}", variable.kind).to_lowercase();
+        let from = variable
+            .from
+            .as_ref()
+            .map_or_else(String::new, |from| format!(", from {from}"));
+        let default = variable.default.as_ref().map_or_else(String::new, |value| {
+            format!(
+                ", {} where nothing says it",
+                output::printable(&value.to_string())
+            )
+        });
+        let _ = writeln!(text, "{:<10}{name}: {kind}{from}{default}", "Variable");
+    }
     for app in &content.apps {
         let _ = writeln!(text, "\nApp {}", output::printable(&app.name));
+        if app.on_failure == FailurePolicy::Isolate {
+            text.push_str("  fails alone\n");
+        }
+        for probe in &app.probes {
+            let _ = writeln!(text, "  probe {}", output::printable(&probe.name));
+        }
+        for secret in &app.secrets {
+            let _ = writeln!(text, "  sealed Secret {}", output::printable(&secret.name));
+        }
         for source in &app.manifests {
             match source {
                 ManifestSource::Inline(objects) => {

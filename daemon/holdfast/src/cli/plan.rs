@@ -18,7 +18,7 @@ use holdfast_protocol::{
     envelope::Envelope,
 };
 use holdfast_release::directory::{Options, document as document_of, load};
-use holdfast_store::{Blobs, Options as StoreOptions, Store};
+use holdfast_store::{Blobs, Options as StoreOptions, StateLock, Store};
 use http::Method;
 use serde_json::Value;
 use std::{
@@ -61,29 +61,24 @@ pub(super) async fn run(arguments: PlanArguments, common: &Common) -> Done {
         return super::query::plan(common).await;
     };
     let document = read(path, &arguments)?;
-    let foresight = match common.settings() {
-        Ok(settings) => {
-            let body = serde_json::to_vec(&document)
-                .map_err(|error| Problem::new(shared::INTERNAL, error.to_string(), ""))?;
-            match ask(&settings.socket, Method::POST, "/v1/plan", body).await {
-                Ok(answer) => serde_json::from_slice(&answer).map_err(|error| {
-                    Problem::new(
-                        shared::INTERNAL,
-                        format!("the daemon's answer cannot be read: {error}"),
-                        "use the command of the same version as the daemon",
-                    )
-                })?,
-                Err(LocalError::Unreachable { source, .. }) if nobody(&source) => {
-                    offline(&document, &settings.state_dir)?
-                }
-                Err(LocalError::Refused(problem)) if is_no_node(&problem) => {
-                    offline(&document, Path::new(""))?
-                }
-                Err(error) => return Err(Problem::from(&error)),
-            }
+    let settings = common.settings()?;
+    let body =
+        serde_json::to_vec(&document).map_err(|error| Problem::new(shared::INTERNAL, error.to_string(), ""))?;
+    let foresight = match ask(&settings.socket, Method::POST, "/v1/plan", body).await {
+        Ok(answer) => serde_json::from_slice(&answer).map_err(|error| {
+            Problem::new(
+                shared::INTERNAL,
+                format!("the daemon's answer cannot be read: {error}"),
+                "use the command of the same version as the daemon",
+            )
+        })?,
+        Err(LocalError::Unreachable { source, .. }) if nobody(&source) => {
+            offline(&document, &settings.state_dir)?
         }
-        // No box: settings of one are not needed either.
-        Err(_) => offline(&document, Path::new(""))?,
+        Err(LocalError::Refused(problem)) if problem.code == codes::NOT_ENROLLED => {
+            offline(&document, Path::new(""))?
+        }
+        Err(error) => return Err(Problem::from(&error)),
     };
     show(common.output, &foresight, text)?;
     Ok(if foresight.refused.is_empty() {
@@ -98,10 +93,6 @@ fn nobody(error: &io::Error) -> bool {
         error.kind(),
         io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
     )
-}
-
-fn is_no_node(problem: &Problem) -> bool {
-    problem.code == codes::NOT_ENROLLED
 }
 
 /// The document that a path holds, with all content in it that is at hand.
@@ -168,6 +159,8 @@ fn checked(document: DesiredState, path: &Path) -> Result<DesiredState, Problem>
 fn offline(document: &DesiredState, state_dir: &Path) -> Result<Foresight, Problem> {
     let has_store = !state_dir.as_os_str().is_empty() && state_dir.join("store").is_dir();
     let (inventory, blobs) = if has_store {
+        // A daemon at another socket must not be disturbed.
+        let _lock = StateLock::acquire(state_dir).map_err(|error| error.problem())?;
         let store = Store::open(state_dir, StoreOptions::default()).map_err(|error| error.problem())?;
         let blobs = Blobs::open(state_dir).map_err(|error| error.problem())?;
         (store.inventory().map_err(|error| error.problem())?, Some(blobs))
