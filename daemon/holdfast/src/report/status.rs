@@ -2,11 +2,11 @@
 
 use super::{Activity, Conditions, Live};
 use crate::{
-    enrol::hardware, identity::clock::TimeFloor, kubernetes::KubernetesState, machine::Flash,
+    codes, enrol::hardware, identity::clock::TimeFloor, kubernetes::KubernetesState, machine::Flash,
     settings::Settings, sync::Signals, telemetry::metrics::METRICS,
 };
 use holdfast_protocol::{
-    Generation, NodeId, SchemaVersion,
+    Generation, NodeId, Problem, SchemaVersion,
     report::{
         AgentInfo, AppStatus, FlashFacts, FlashRate, GenerationStatus, Health, KubernetesStatus,
         MachineFacts, Phase, StatusReport,
@@ -211,6 +211,17 @@ impl Reporter {
         METRICS
             .flash_life_used
             .set(facts.life_used_percent.map_or(-1, i64::from));
+        if facts.life_warning {
+            let problem = Problem::new(
+                codes::FLASH_WORN,
+                format!(
+                    "the flash {} says that it is near its end",
+                    facts.device.as_deref().unwrap_or_default()
+                ),
+                "replace it soon; datastore: ram spares the next one",
+            );
+            self.conditions.set("flash", problem, self.floor.now());
+        }
         facts
     }
 

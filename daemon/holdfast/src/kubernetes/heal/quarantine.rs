@@ -47,8 +47,9 @@ pub fn set_aside(paths: &[PathBuf], limit: usize, now: Timestamp) -> io::Result<
         target.push(MARK);
         target.push(&stamp);
         match fs::rename(path, &target) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(error),
         }
         forget_old(path, limit, now)?;
         if let Some(directory) = path.parent() {
