@@ -30,7 +30,9 @@ pub enum AddressError {
         source: io::Error,
     },
     /// Somebody else's interface has the name.
-    #[error("{INTERFACE} exists and is no dummy interface; holdfast did not make it and leaves it alone")]
+    #[error(
+        "{INTERFACE} exists and is neither a dummy nor a bridge; holdfast did not make it and leaves it alone"
+    )]
     Foreign,
     /// A network of services cannot be read.
     #[error("{0:?} is no network of services, such as 10.43.0.0/16")]
@@ -45,7 +47,7 @@ impl AddressError {
                 Some(nix::libc::EPERM | nix::libc::EACCES) => {
                     "run holdfast as root with CAP_NET_ADMIN (the shipped systemd unit does), or leave kubernetes.node_address and the document's nodeAddress out"
                 }
-                Some(nix::libc::EOPNOTSUPP) => "load the kernel module dummy: modprobe dummy",
+                Some(nix::libc::EOPNOTSUPP) => "load the kernel module dummy or bridge: modprobe dummy",
                 _ => "see the log of the kernel; it is tried again with the next start of Kubernetes",
             },
             Self::Foreign => "give that interface another name",
@@ -72,13 +74,13 @@ pub fn ensure(wanted: Option<&NodeAddress>) -> Result<(), AddressError> {
     let mut kernel = Netlink::open().map_err(cannot("ask the kernel about"))?;
     let mut link = kernel.link(INTERFACE).map_err(cannot("look at"))?;
     if link.is_none() {
-        kernel.add_dummy(INTERFACE).map_err(cannot("make"))?;
+        kernel.add_link(INTERFACE).map_err(cannot("make"))?;
         link = kernel.link(INTERFACE).map_err(cannot("look at"))?;
     }
     let Some(link) = link else {
         return Err(cannot("make")(io::ErrorKind::NotFound.into()));
     };
-    if !link.dummy {
+    if !link.own_kind {
         return Err(AddressError::Foreign);
     }
     if !link.up {
@@ -115,7 +117,7 @@ fn remove() -> Result<(), AddressError> {
         return Ok(());
     };
     match kernel.link(INTERFACE).map_err(cannot("look at"))? {
-        Some(link) if link.dummy => kernel.remove_link(link.index).map_err(cannot("remove")),
+        Some(link) if link.own_kind => kernel.remove_link(link.index).map_err(cannot("remove")),
         _ => Ok(()),
     }
 }

@@ -24,8 +24,8 @@ const METRIC: u32 = 4096;
 pub struct Link {
     /// Its number.
     pub index: u32,
-    /// Whether it is of the kind that leads nowhere.
-    pub dummy: bool,
+    /// Whether it is of a kind that [`Netlink::add_link`] makes.
+    pub own_kind: bool,
     /// Whether it is up.
     pub up: bool,
 }
@@ -56,19 +56,29 @@ impl Netlink {
         Ok(answers.into_iter().find_map(|answer| match answer {
             RouteNetlinkMessage::NewLink(link) => Some(Link {
                 index: link.header.index,
-                dummy: is_dummy(&link),
+                own_kind: is_own_kind(&link),
                 up: link.header.flags.contains(LinkFlags::Up),
             }),
             _ => None,
         }))
     }
 
-    /// Makes an interface that leads nowhere; one that is there already is no error.
-    pub fn add_dummy(&mut self, name: &str) -> io::Result<()> {
+    /// Makes an interface that leads nowhere: a dummy, or, where the kernel has none, a bridge without ports, which every kernel that
+    /// runs containers has. One that is there already is no error.
+    pub fn add_link(&mut self, name: &str) -> io::Result<()> {
+        match self.add_link_of(name, InfoKind::Dummy) {
+            Err(error) if error.raw_os_error() == Some(nix::libc::EOPNOTSUPP) => {
+                self.add_link_of(name, InfoKind::Bridge)
+            }
+            other => other,
+        }
+    }
+
+    fn add_link_of(&mut self, name: &str, kind: InfoKind) -> io::Result<()> {
         let mut message = LinkMessage::default();
         message.attributes = vec![
             LinkAttribute::IfName(name.to_owned()),
-            LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Dummy)]),
+            LinkAttribute::LinkInfo(vec![LinkInfo::Kind(kind)]),
         ];
         let made = self.ask(
             RouteNetlinkMessage::NewLink(message),
@@ -189,9 +199,11 @@ fn there_already(made: io::Result<Vec<RouteNetlinkMessage>>, code: i32) -> io::R
     }
 }
 
-fn is_dummy(link: &LinkMessage) -> bool {
+fn is_own_kind(link: &LinkMessage) -> bool {
     link.attributes.iter().any(|attribute| match attribute {
-        LinkAttribute::LinkInfo(infos) => infos.contains(&LinkInfo::Kind(InfoKind::Dummy)),
+        LinkAttribute::LinkInfo(infos) => infos
+            .iter()
+            .any(|info| matches!(info, LinkInfo::Kind(InfoKind::Dummy | InfoKind::Bridge))),
         _ => false,
     })
 }
