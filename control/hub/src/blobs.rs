@@ -85,42 +85,40 @@ impl BlobFiles {
         tokio::fs::read(self.path(digest)).await
     }
 
-    /// Stores what comes, if it has the digest; gives its size in bytes.
+    /// Stores what comes, if it has the digest; gives its size in bytes. Inside a writing transaction, or nobody may remove it meanwhile.
     pub async fn store<S, E>(&self, digest: &Digest, limit: u64, content: S) -> Result<u64, UploadError>
+    where
+        S: Stream<Item = Result<Bytes, E>>,
+        E: std::fmt::Display,
+    {
+        self.receive(digest, limit, content).await?.place().await
+    }
+
+    /// Takes what comes, if it has the digest. It has no name yet: see [`Received::place`].
+    pub async fn receive<S, E>(
+        &self,
+        digest: &Digest,
+        limit: u64,
+        content: S,
+    ) -> Result<Received, UploadError>
     where
         S: Stream<Item = Result<Bytes, E>>,
         E: std::fmt::Display,
     {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let part = self.directory.join(format!("{}.{number}.part", digest.hex()));
-        let result = self.receive(digest, limit, content, &part).await;
-        if result.is_err() {
-            // The upload's own error matters more; what stays is removed on the next start.
-            let _ = tokio::fs::remove_file(&part).await;
-        }
-        result
-    }
-
-    async fn receive<S, E>(
-        &self,
-        digest: &Digest,
-        limit: u64,
-        content: S,
-        part: &Path,
-    ) -> Result<u64, UploadError>
-    where
-        S: Stream<Item = Result<Bytes, E>>,
-        E: std::fmt::Display,
-    {
-        let mut file = File::create_new(part).await?;
+        let mut received = Received {
+            part: self.directory.join(format!("{}.{number}.part", digest.hex())),
+            path: self.path(digest),
+            size: 0,
+        };
+        let mut file = File::create_new(&received.part).await?;
         let mut hash = Context::new(&SHA256);
-        let mut size = 0;
         let mut content = pin!(content);
         while let Some(chunk) = content.next().await {
             let chunk = chunk.map_err(|error| UploadError::Broken(error.to_string()))?;
-            size += chunk.len() as u64;
-            if size > limit {
+            received.size += chunk.len() as u64;
+            if received.size > limit {
                 return Err(UploadError::TooLarge { limit });
             }
             hash.update(&chunk);
@@ -134,9 +132,7 @@ impl BlobFiles {
         }
         file.flush().await?;
         file.sync_all().await?;
-        tokio::fs::rename(part, self.path(digest)).await?;
-        File::open(&self.directory).await?.sync_all().await?;
-        Ok(size)
+        Ok(received)
     }
 
     /// Streams `length` bytes of a blob from `start` on.
@@ -163,5 +159,32 @@ impl BlobFiles {
                 Ok(Some((Bytes::from(chunk), (file, left - read as u64))))
             },
         ))
+    }
+}
+
+/// A blob that came whole and has no name yet; dropped, it is gone.
+#[derive(Debug)]
+pub struct Received {
+    part: PathBuf,
+    path: PathBuf,
+    /// Its size in bytes.
+    pub size: u64,
+}
+
+impl Received {
+    /// Gives it its name. To be called inside the writing transaction that makes it known, so that no removal comes in between.
+    pub async fn place(self) -> Result<u64, UploadError> {
+        tokio::fs::rename(&self.part, &self.path).await?;
+        if let Some(directory) = self.path.parent() {
+            File::open(directory).await?.sync_all().await?;
+        }
+        Ok(self.size)
+    }
+}
+
+impl Drop for Received {
+    fn drop(&mut self) {
+        // After it was placed there is none; what stays for another reason is removed on the next start.
+        let _ = std::fs::remove_file(&self.part);
     }
 }

@@ -5,6 +5,7 @@
 
 mod audit;
 mod auth;
+mod blobs;
 mod body;
 mod error;
 mod health;
@@ -89,7 +90,9 @@ fn all() -> Routes {
     .add("GET", "/api/v1/releases/{name}", releases::get)
     .add("DELETE", "/api/v1/releases/{name}", releases::delete)
     .add("POST", "/api/v1/releases/{name}/assign", releases::assign)
-    .add("PUT", "/api/v1/blobs/{digest}", releases::put_blob)
+    .add("GET", "/api/v1/blobs", blobs::list)
+    .add("POST", "/api/v1/blobs/collect", blobs::collect)
+    .add("PUT", "/api/v1/blobs/{digest}", blobs::put_blob)
     .add("GET", "/api/v1/secrets", secrets::list)
     .add("PUT", "/api/v1/secrets/{name}", secrets::put)
     .add("DELETE", "/api/v1/secrets/{name}", secrets::delete)

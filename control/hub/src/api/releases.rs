@@ -2,12 +2,12 @@
 
 use super::{
     auth::{Admin, Viewer},
-    body::{Body, Part, too_large},
+    blobs::sweep,
+    body::{Body, Part},
     error::{ApiError, Result},
     nodes::unknown,
 };
 use crate::{
-    blobs::{BlobFiles, UploadError},
     database::{
         audit::{self, Actor},
         blobs, nodes, releases as stored,
@@ -17,17 +17,14 @@ use crate::{
     render::Renderer,
     selector::Selector,
 };
-use axum::{Json, body::Body as HttpBody, extract::State};
-use futures::TryStreamExt as _;
+use axum::{Json, extract::State};
 use holdfast_protocol::{
-    Digest, NodeId, Problem, codes,
-    document::BlobRef,
+    NodeId, Problem,
     operator::{AssignRelease, Assigned, CreateRelease, ReleaseInfo},
 };
 use http::StatusCode;
 use std::{
     collections::{BTreeMap, BTreeSet},
-    io,
     sync::Arc,
 };
 
@@ -139,13 +136,7 @@ pub async fn delete(
     let subject = format!("release/{name}");
     audit::record(&mut tx, &actor, "release.delete", &subject, &detail).await?;
     tx.commit().await?;
-    let files = BlobFiles::new(&hub.config.data_dir);
-    for digest in forgotten {
-        // A file that stays costs space and nothing else; a blob of its digest that is uploaded again replaces it.
-        if let Err(error) = files.remove(&digest).await {
-            tracing::warn!(%digest, %error, "a blob that nothing names cannot be removed");
-        }
-    }
+    sweep(&hub, &forgotten).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -210,74 +201,4 @@ pub async fn assign(
         release: release.name,
         generations,
     }))
-}
-
-/// Uploads a blob; its content must have the digest that it is named by.
-#[utoipa::path(put, path = "/api/v1/blobs/{digest}", tag = "releases",
-    params(("digest" = String, Path, description = "sha256:…")),
-    request_body(content = Vec<u8>, content_type = "application/octet-stream"),
-    responses((status = 201, description = "BlobRef: digest and size", body = Object),
-        (status = 200, description = "It was there already", body = Object),
-        (status = "4XX", description = "blob-digest-mismatch, body-too-large", body = Problem)))]
-pub async fn put_blob(
-    State(hub): State<Arc<Hub>>,
-    Admin(who): Admin,
-    Part(digest): Part<Digest>,
-    body: HttpBody,
-) -> Result<(StatusCode, Json<BlobRef>)> {
-    if let Some(size) = blobs::size(hub.database.read(), &digest).await? {
-        return Ok((StatusCode::OK, Json(BlobRef { digest, size })));
-    }
-    let limit = hub.config.api.max_blob_bytes;
-    let size = BlobFiles::new(&hub.config.data_dir)
-        .store(
-            &digest,
-            limit,
-            body.into_data_stream().map_err(|error| error.to_string()),
-        )
-        .await?;
-    let blob = BlobRef { digest, size };
-    let mut tx = hub.database.write().await?;
-    if blobs::insert(&mut tx, &blob, &who.name, crate::database::now()).await? {
-        let actor = Actor::Operator(who.name);
-        audit::record(
-            &mut tx,
-            &actor,
-            "blob.upload",
-            &format!("blob/{digest}"),
-            &format!("{size} bytes"),
-        )
-        .await?;
-    }
-    tx.commit().await?;
-    Ok((StatusCode::CREATED, Json(blob)))
-}
-
-impl From<UploadError> for ApiError {
-    fn from(error: UploadError) -> Self {
-        let message = error.to_string();
-        let problem = |status, code: &'static str, action: &'static str| {
-            Self::new(status, Problem::new(code, message.clone(), action))
-        };
-        match error {
-            UploadError::TooLarge { limit } => too_large(limit),
-            UploadError::Broken(_) => Self::bad_request(message, "send it again"),
-            UploadError::Digest { .. } => problem(
-                StatusCode::UNPROCESSABLE_ENTITY,
-                codes::BLOB_DIGEST_MISMATCH,
-                "send the content that the path names",
-            ),
-            UploadError::Disk(error) if error.kind() == io::ErrorKind::StorageFull => problem(
-                StatusCode::INSUFFICIENT_STORAGE,
-                codes::DISK_FULL,
-                "free space on the disk of the hub's data directory",
-            ),
-            UploadError::Disk(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => problem(
-                StatusCode::SERVICE_UNAVAILABLE,
-                codes::DISK_READ_ONLY,
-                "check the mount of the hub's data directory",
-            ),
-            UploadError::Disk(error) => Self::internal(&error),
-        }
-    }
 }

@@ -1,10 +1,14 @@
 //! Which blobs are on the disk; their content is in files named by digest.
 
-use super::{DatabaseError, Result, Write, from_json, micros, parse, releases};
-use holdfast_protocol::{Digest, document::BlobRef};
+use super::{DatabaseError, Result, Write, from_json, micros, parse, releases, timestamp};
+use holdfast_protocol::{
+    Digest,
+    document::BlobRef,
+    operator::{BlobInfo, ReleaseContent},
+};
 use jiff::Timestamp;
-use sqlx::SqlitePool;
-use std::collections::BTreeSet;
+use sqlx::{Row as _, SqliteConnection, SqlitePool};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A day in microseconds.
 const DAY_MICROS: i64 = 86_400_000_000;
@@ -72,4 +76,58 @@ pub async fn forget_unused(tx: &mut Write, also: &BTreeSet<Digest>, now: Timesta
         forgotten.push(digest);
     }
     Ok(forgotten)
+}
+
+/// Notes that a known blob was uploaded once more.
+pub async fn touch(tx: &mut Write, digest: &Digest, now: Timestamp) -> Result<()> {
+    sqlx::query("UPDATE blobs SET created_at = $2 WHERE digest = $1")
+        .bind(digest.to_string())
+        .bind(micros(now))
+        .execute(&mut **tx)
+        .await?;
+    Ok(())
+}
+
+/// Forgets a blob.
+pub async fn delete(tx: &mut Write, digest: &Digest) -> Result<()> {
+    sqlx::query("DELETE FROM blobs WHERE digest = $1")
+        .bind(digest.to_string())
+        .execute(&mut **tx)
+        .await?;
+    Ok(())
+}
+
+/// All blobs, the newest first, and what names them.
+pub async fn list(connection: &mut SqliteConnection) -> Result<Vec<BlobInfo>> {
+    let mut named: BTreeMap<Digest, Vec<String>> = BTreeMap::new();
+    for row in sqlx::query("SELECT name, content FROM releases ORDER BY name")
+        .fetch_all(&mut *connection)
+        .await?
+    {
+        let content: ReleaseContent = from_json(&row.try_get::<String, _>("content")?)?;
+        for digest in releases::digests(&content) {
+            named.entry(digest).or_default().push(row.try_get("name")?);
+        }
+    }
+    let rows = sqlx::query(
+        "SELECT b.*, (SELECT COUNT(*) FROM document_blobs d WHERE d.digest = b.digest) AS nodes \
+         FROM blobs b ORDER BY b.created_at DESC, b.digest",
+    )
+    .fetch_all(&mut *connection)
+    .await?;
+    rows.iter()
+        .map(|row| {
+            let digest: Digest = parse(&row.try_get::<String, _>("digest")?)?;
+            Ok(BlobInfo {
+                digest,
+                size: u64::try_from(row.try_get::<i64, _>("size")?)
+                    .map_err(|error| DatabaseError::value("size", &error))?,
+                created_at: timestamp(row.try_get("created_at")?)?,
+                created_by: row.try_get("created_by")?,
+                releases: named.remove(&digest).unwrap_or_default(),
+                nodes: u32::try_from(row.try_get::<i64, _>("nodes")?)
+                    .map_err(|error| DatabaseError::value("count", &error))?,
+            })
+        })
+        .collect()
 }

@@ -1,0 +1,146 @@
+//! Artifacts and blobs at the hub.
+
+use super::confirm;
+use crate::{
+    cli::ArtifactCommand,
+    client::Client,
+    codes,
+    failure::{Failure, Result},
+    output::{self, Format, Table, age},
+};
+use holdfast_protocol::{
+    Digest,
+    operator::{BlobInfo, CollectBlobs, CollectedBlobs},
+};
+use jiff::Timestamp;
+use reqwest::Method;
+use ring::digest::{Context, SHA256};
+use serde::Serialize;
+use std::{fmt::Write as _, fs::File, io::Read as _, path::Path};
+
+/// An artifact as a release names it.
+#[derive(Serialize)]
+struct Pushed {
+    digest: Digest,
+    size: u64,
+    name: String,
+}
+
+/// Runs a command about artifacts.
+pub async fn run(client: &Client, command: ArtifactCommand, format: Format) -> Result<()> {
+    match command {
+        ArtifactCommand::Push { files } => {
+            let mut pushed = Vec::new();
+            for file in &files {
+                let artifact = look_at(file)?;
+                // Where it is there already, the hub answers before it reads the content.
+                let path = format!("api/v1/blobs/{}", artifact.digest);
+                output::note(&format!("Sending {} ({} bytes) …", artifact.name, artifact.size));
+                client.put_file(&path, file).await?;
+                pushed.push(artifact);
+            }
+            format.show(&pushed, |_| {
+                let mut text = String::new();
+                for artifact in &pushed {
+                    // Writing to a string cannot fail.
+                    let _ = writeln!(
+                        text,
+                        "{{digest: \"{}\", size: {}, name: {:?}}}",
+                        artifact.digest, artifact.size, artifact.name
+                    );
+                }
+                text
+            })
+        }
+        ArtifactCommand::List => {
+            let blobs: Vec<BlobInfo> = client.get("api/v1/blobs").await?;
+            format.show(&blobs, |wide| list(&blobs, wide))
+        }
+        ArtifactCommand::Gc {
+            older_than,
+            dry_run,
+            yes,
+        } => {
+            let mut request = CollectBlobs {
+                older_than_seconds: older_than.as_secs(),
+                dry_run: true,
+            };
+            let path = "api/v1/blobs/collect";
+            let mut collected: CollectedBlobs = client.call(Method::POST, path, &request).await?;
+            if !dry_run && !collected.blobs.is_empty() {
+                confirm(
+                    &format!(
+                        "Remove {} blobs of {} bytes that no release and no node names?",
+                        collected.blobs.len(),
+                        collected.bytes
+                    ),
+                    yes,
+                )?;
+                request.dry_run = false;
+                collected = client.call(Method::POST, path, &request).await?;
+            }
+            format.show(&collected, |wide| {
+                let what = if dry_run { "would be removed" } else { "removed" };
+                format!(
+                    "{}{} blobs, {} bytes {what}.\n",
+                    list(&collected.blobs, wide),
+                    collected.blobs.len(),
+                    collected.bytes
+                )
+            })
+        }
+    }
+}
+
+fn look_at(file: &Path) -> Result<Pushed> {
+    let unreadable = |error: std::io::Error| {
+        Failure::new(
+            codes::FILE_UNREADABLE,
+            format!("{} cannot be read: {error}", file.display()),
+            "check the path and its permissions",
+        )
+    };
+    let mut opened = File::open(file).map_err(unreadable)?;
+    let mut hash = Context::new(&SHA256);
+    let mut size = 0;
+    let mut buffer = vec![0; 256 * 1024];
+    loop {
+        let count = opened.read(&mut buffer).map_err(unreadable)?;
+        if count == 0 {
+            break;
+        }
+        hash.update(&buffer[..count]);
+        size += count as u64;
+    }
+    let mut bytes = [0; 32];
+    bytes.copy_from_slice(hash.finish().as_ref());
+    Ok(Pushed {
+        digest: Digest::from_bytes(bytes),
+        size,
+        name: file
+            .file_name()
+            .map(|name| name.to_string_lossy().into_owned())
+            .unwrap_or_default(),
+    })
+}
+
+fn list(blobs: &[BlobInfo], wide: bool) -> String {
+    let now = Timestamp::now();
+    let mut table = Table::new(["DIGEST", "BYTES", "AGE", "BY", "NODES", "RELEASES"]);
+    for blob in blobs {
+        let digest = blob.digest.to_string();
+        table.row([
+            if wide {
+                digest
+            } else {
+                digest.chars().take(19).collect()
+            },
+            blob.size.to_string(),
+            age(blob.created_at, now),
+            blob.created_by.clone(),
+            blob.nodes.to_string(),
+            output::printable(&blob.releases.join(",")),
+        ]);
+    }
+    table.render("The hub holds no blobs.")
+}
