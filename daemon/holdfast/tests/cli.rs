@@ -634,7 +634,7 @@ fn wrong_usage_is_a_problem_in_json_where_json_is_asked_for() {
             .unwrap();
         assert_eq!(output.status.code(), Some(2), "{arguments:?}");
         assert!(output.stdout.is_empty());
-        let problem: serde_json::Value = serde_json::from_slice(&output.stderr)
+        let problem: Value = serde_json::from_slice(&output.stderr)
             .unwrap_or_else(|_| panic!("{arguments:?}: {}", String::from_utf8_lossy(&output.stderr)));
         assert_eq!(problem["code"], "usage");
         assert!(!problem["message"].as_str().unwrap().is_empty());

@@ -232,8 +232,8 @@ async fn a_refused_manifest_is_named_and_the_older_document_is_kept_up() -> Resu
     node.publish(&hub, 2, &[app("hello", "refused", &objects)])
         .await?;
     let status = node
-        .until("the document is rolled back", |status| {
-            status.generation.phase == Phase::RolledBack
+        .until("the document failed", |status| {
+            status.generation.phase == Phase::Failed
         })
         .await?;
     let cause = status.generation.cause.context("a cause")?;

@@ -5,81 +5,16 @@
 
 mod engine_support;
 
-use anyhow::{Context as _, Result, bail, ensure};
-use engine_support::{PATIENCE, app, broker::Hub, config_map, deployment, namespace, node::Node};
+use anyhow::{Context as _, Result, ensure};
+use engine_support::{
+    PATIENCE, app, broker::Hub, config_map, daemon::Daemon, deployment, namespace, node::Node,
+};
 use holdfast::failpoint;
-use holdfast_harness::{Process, wait};
+use holdfast_harness::wait;
 use holdfast_protocol::event::{Event, EventKind};
 use holdfast_store::{Blobs, Options, Store};
 use serde_json::{Value, json};
-use std::{collections::BTreeSet, fmt::Write as _, os::unix::process::ExitStatusExt as _, time::Duration};
-use tokio::process::Command;
-
-/// The real binary on a node's state directory, without a link.
-struct Daemon<'a> {
-    node: &'a Node,
-}
-
-impl Daemon<'_> {
-    fn command(&self, arguments: &[&str]) -> Result<Command> {
-        let config = self.node.path("holdfast.toml");
-        if !config.exists() {
-            let settings = &self.node.settings;
-            let mut text = String::new();
-            writeln!(text, "state_dir = {:?}", settings.state_dir)?;
-            writeln!(text, "socket = {:?}", settings.socket)?;
-            writeln!(text, "[sync]\nenabled = false\n[kubernetes]\nsupervise = false")?;
-            writeln!(text, "kubeconfig = {:?}", settings.kubernetes.kubeconfig)?;
-            std::fs::write(&config, text)?;
-        }
-        let mut command = Command::new(env!("CARGO_BIN_EXE_holdfast"));
-        command
-            .args(arguments)
-            .arg("--config")
-            .arg(config)
-            .kill_on_drop(true);
-        Ok(command)
-    }
-
-    fn start(&self, failpoint: Option<&str>) -> Result<Process> {
-        let mut command = self.command(&["run"])?;
-        command.envs(failpoint.map(|name| ("HOLDFAST_FAILPOINT", name)));
-        Process::start("holdfast", command, &self.node.path("log"))
-    }
-
-    async fn generation(&self) -> Result<Value> {
-        let text = holdfast_harness::process::run(self.command(&["status", "-o", "json"])?).await?;
-        let status: Value = serde_json::from_str(&text)?;
-        Ok(status["report"]["generation"].clone())
-    }
-
-    /// Waits until this document runs, in this phase of the newest.
-    async fn until(&self, running: &str, phase: &str) -> Result<()> {
-        wait::until(
-            &format!("document {running} runs, {phase}"),
-            PATIENCE,
-            async || {
-                let seen = self.generation().await?;
-                if seen["running"] == running && seen["phase"] == phase {
-                    return Ok(Some(()));
-                }
-                bail!("{seen}")
-            },
-        )
-        .await
-    }
-
-    async fn until_phase(&self, phase: &str) -> Result<()> {
-        wait::until(phase, PATIENCE, async || {
-            let seen = self.generation().await?;
-            if seen["phase"] == phase {
-                return Ok(Some(()));
-            }
-            bail!("{seen}")
-        })
-        .await
-    }
-}
+use std::{collections::BTreeSet, os::unix::process::ExitStatusExt as _, time::Duration};
 
 /// Where the process ends, and what must have become of the second document when all is over.
 #[derive(Clone, Copy, PartialEq)]
@@ -127,7 +62,7 @@ async fn resumes_after(failpoint: &str, hub: &Hub) -> Result<()> {
     let way = way_of(failpoint);
     let name = format!("crash-{failpoint}");
     let node = Node::enrolled(hub, &name).await?;
-    let daemon = Daemon { node: &node };
+    let daemon = Daemon::of(&node);
     if way == Way::Refused {
         return stays_failed(&daemon, hub, failpoint).await;
     }
@@ -263,7 +198,7 @@ async fn pain_20_a_kill_at_each_step_of_the_way_back_is_resumed_right() -> Resul
 async fn pain_01_apps_come_back_from_the_cache_alone() -> Result<()> {
     let hub = Hub::start().await?;
     let node = Node::enrolled(&hub, "cached").await?;
-    let daemon = Daemon { node: &node };
+    let daemon = Daemon::of(&node);
     let objects = [namespace("cached"), config_map("settings", "1")];
     node.leave_first_document(&hub, 1, &[app("hello", "cached", &objects)])?;
     let mut process = daemon.start(None)?;

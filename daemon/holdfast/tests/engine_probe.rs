@@ -100,7 +100,8 @@ async fn a_document_is_good_only_once_its_probes_are_answered_well() -> Result<(
             "service",
         ),
     ];
-    node.publish(&hub, 1, &[app("web", "probed", &objects, &probes)]).await?;
+    node.publish(&hub, 1, &[app("web", "probed", &objects, &probes)])
+        .await?;
     let status = node
         .until("the probe's answer is the cause", |status| {
             status.generation.phase == Phase::Verifying
@@ -125,7 +126,12 @@ async fn a_document_is_good_only_once_its_probes_are_answered_well() -> Result<(
     node.publish(
         &hub,
         2,
-        &[app("web", "probed", &[namespace("probed"), config_map("next", "1")], &[])],
+        &[app(
+            "web",
+            "probed",
+            &[namespace("probed"), config_map("next", "1")],
+            &[],
+        )],
     )
     .await?;
     node.until_proven(2).await?;
@@ -137,7 +143,12 @@ async fn a_document_is_good_only_once_its_probes_are_answered_well() -> Result<(
 async fn pain_13_an_app_that_runs_but_does_not_answer_is_gone_back_from() -> Result<()> {
     let hub = Hub::start().await?;
     let node = Node::start(&hub, "silent").await?;
-    let base = app("web", "silent", &[namespace("silent"), config_map("page", "1")], &[]);
+    let base = app(
+        "web",
+        "silent",
+        &[namespace("silent"), config_map("page", "1")],
+        &[],
+    );
     node.publish(&hub, 1, &[base]).await?;
     node.until_proven(1).await?;
     let server = Server::start().await?;
@@ -147,17 +158,27 @@ async fn pain_13_an_app_that_runs_but_does_not_answer_is_gone_back_from() -> Res
     });
     let mut document = node.document(
         2,
-        &[app("web", "silent", &[namespace("silent"), config_map("page", "2")], &[probe])],
+        &[app(
+            "web",
+            "silent",
+            &[namespace("silent"), config_map("page", "2")],
+            &[probe],
+        )],
     );
     document["policy"] = json!({"readyDeadlineSeconds": 3});
     hub.publish(&node.name, hub.sign(&document).to_json()).await?;
     let status = node
-        .until("it is gone back from", |status| status.generation.phase == Phase::RolledBack)
+        .until("it is gone back from", |status| {
+            status.generation.phase == Phase::RolledBack
+        })
         .await?;
     let cause = status.generation.cause.context("a cause")?;
     assert_eq!(cause.code, codes::PROBE_FAILED);
     assert_eq!(status.generation.running.map(|running| running.counter), Some(1));
-    let page = node.object("silent", "configmap", "page").await?.context("the page")?;
+    let page = node
+        .object("silent", "configmap", "page")
+        .await?
+        .context("the page")?;
     assert_eq!(page["data"]["key"], "1");
     hub.hear_event(EventKind::DocumentRolledBack).await?;
     Ok(())
@@ -167,7 +188,12 @@ async fn pain_13_an_app_that_runs_but_does_not_answer_is_gone_back_from() -> Res
 async fn an_app_that_may_fail_alone_is_told_and_keeps_the_others_going() -> Result<()> {
     let hub = Hub::start().await?;
     let node = Node::start(&hub, "alone").await?;
-    let good = app("good", "alone", &[namespace("alone"), config_map("kept", "1")], &[]);
+    let good = app(
+        "good",
+        "alone",
+        &[namespace("alone"), config_map("kept", "1")],
+        &[],
+    );
     let mut bad = config_map("bad", "1");
     bad["data"]["not a key"] = json!("x");
     let mut lonely = app("lonely", "alone", &[bad], &[]);

@@ -4,6 +4,7 @@
 
 pub mod broker;
 pub mod cluster;
+pub mod daemon;
 pub mod node;
 
 use serde_json::{Value, json};
