@@ -3,11 +3,11 @@
 //! In: a sealed value with the name that it is used under, and the box's key. Out: the value, or a [`Problem`] that says what to do and
 //! holds nothing of it.
 
-use crate::codes;
+use crate::{codes, kubernetes::k3s_config};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use holdfast_protocol::{
     Problem,
-    document::SealedValue,
+    document::{DesiredState, SealedValue},
     seal::{SealError, SealingKey, Zeroizing},
     sealing::secret_name,
 };
@@ -27,6 +27,25 @@ pub fn problem(place: &str, error: &SealError) -> Problem {
             "seal the value to this node again: holdfastctl secret set; if it was not changed by accident, find out who writes documents",
         ),
     }
+}
+
+/// Checks that everything in a document that is sealed to this box opens, and keeps nothing of it.
+pub fn check(state: &DesiredState, key: Option<&SealingKey>) -> Result<(), Problem> {
+    for (index, app) in state.apps.iter().enumerate() {
+        for (number, secret) in app.secrets.iter().enumerate() {
+            for (name, value) in &secret.data {
+                let place = format!(
+                    "apps[{index}] ({}), secrets[{number}] ({}).data.{name} ({})",
+                    app.name, secret.name, value.source
+                );
+                open(&place, value, key)?;
+            }
+        }
+    }
+    let Some(section) = &state.k3s else {
+        return Ok(());
+    };
+    k3s_config::check(section, key).map_err(|error| error.problem())
 }
 
 /// Opens one value of a Secret, as Kubernetes takes it: in base64.

@@ -2,7 +2,7 @@
 //!
 //! In: a document whose blobs and artifacts are here, and what is known of the box. Out: nothing, or a [`Failure`] with the first cause.
 //! It guarantees: nothing is changed; only what is certain is a refusal, whatever could be another way in a minute passes or is retryable;
-//! nothing waits for a link. In the order of asking: version of Kubernetes, free space, kinds and schemas (a dry run of what would be
+//! nothing waits for a link. In the order of asking: sealed values, version of Kubernetes, free space, kinds and schemas (a dry run of what would be
 //! written), memory, images.
 
 mod dry_run;
@@ -16,6 +16,7 @@ use crate::{
     apply::Objects,
     artifacts::Fetcher,
     kubernetes::{Cluster, KubernetesError, switch::Switcher},
+    sealed,
 };
 use holdfast_core::{
     failure::Failure,
@@ -68,6 +69,8 @@ impl Preflight {
     }
 
     async fn check_state(&self, document: &DocumentRef, state: &DesiredState) -> Result<(), Failure> {
+        let sealing = self.objects.identity.borrow().sealing.clone();
+        sealed::check(state, sealing.as_deref()).map_err(|problem| Failure::of_document(problem, false))?;
         let changes_kubernetes = !self.switcher.is_as_wanted(state.k3s.as_ref()).await;
         let wanted = state.k3s.as_ref().and_then(|k3s| k3s.version.as_deref());
         if let (Some(running), Some(wanted)) = (self.version.as_deref(), wanted) {

@@ -11,7 +11,7 @@ mod place;
 #[cfg(test)]
 mod tests;
 
-pub use place::ConfigError;
+pub use place::{ConfigError, check};
 
 use crate::settings::Settings;
 use holdfast_protocol::{

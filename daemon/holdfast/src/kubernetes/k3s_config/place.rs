@@ -1,6 +1,9 @@
 //! Puts the files where k3s reads them, and opens what is sealed on the way there.
 
-use super::{ConfigFile, FileContent, K3sConfig, files::yaml};
+use super::{
+    ConfigFile, FileContent, K3sConfig,
+    files::{self, yaml},
+};
 use crate::{
     codes, identity,
     kubernetes::address::{self, AddressError},
@@ -8,7 +11,7 @@ use crate::{
 };
 use holdfast_protocol::{
     Problem,
-    document::{Sealed, SealedValue},
+    document::{K3sSection, Sealed, SealedValue},
     seal::{SealError, SealingKey, Zeroizing},
     sealing::{JOIN_TOKEN_NAME, secret_name},
 };
@@ -74,12 +77,16 @@ impl ConfigError {
     }
 }
 
-impl K3sConfig {
-    /// Checks that everything that is sealed opens, and writes nothing.
-    pub fn check(&self, key: Option<&SealingKey>) -> Result<(), ConfigError> {
-        self.files.iter().try_for_each(|file| open(file, key).map(drop))
-    }
+/// Checks that everything in a section that is sealed opens, and writes nothing.
+pub fn check(section: &K3sSection, key: Option<&SealingKey>) -> Result<(), ConfigError> {
+    // What is sealed comes from the document alone, whatever the settings of the box are.
+    files::all(&Settings::default(), section)
+        .iter()
+        .filter_map(|(_, content)| content.as_ref())
+        .try_for_each(|content| open(content, key).map(drop))
+}
 
+impl K3sConfig {
     /// Puts the node's address on its interface, writes every file that is not as it must be, and removes those that must not be.
     /// `config.yaml` itself is written by whoever starts k3s.
     pub fn put_in_place(&self, settings: &Settings) -> Result<(), ConfigError> {
@@ -91,7 +98,7 @@ impl K3sConfig {
         };
         address::ensure(self.address.as_ref())?;
         for file in &self.files {
-            let content = open(file, key.as_ref())?;
+            let content = open(&file.content, key.as_ref())?;
             write(&file.path, content.as_bytes(), file.mode)?;
         }
         for path in &self.absent {
@@ -133,8 +140,8 @@ fn write(path: &Path, content: &[u8], mode: u32) -> Result<(), ConfigError> {
     store_fs::write_atomic(path, content, mode).map_err(|error| unwritable(path, &error))
 }
 
-fn open(file: &ConfigFile, key: Option<&SealingKey>) -> Result<Zeroizing<String>, ConfigError> {
-    let content = match &file.content {
+fn open(content: &FileContent, key: Option<&SealingKey>) -> Result<Zeroizing<String>, ConfigError> {
+    let content = match content {
         FileContent::Plain(text) => text.clone(),
         FileContent::Token(sealed) => {
             let place = "k3s.join.token";

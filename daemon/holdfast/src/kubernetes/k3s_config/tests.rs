@@ -205,7 +205,7 @@ fn secrets_are_opened_into_private_files_and_removed_with_the_document() {
         "registries": {"credentials": {"harbor.example.com": {"source": "harbor", "sealed": auth}}},
     }));
     let config = render(&settings, &node(), Some(&section));
-    config.check(Some(&key)).unwrap();
+    check(&section, Some(&key)).unwrap();
     assert!(!directory.path().join("run").exists(), "a check writes nothing");
     config.put_in_place(&settings).unwrap();
     let read = |name: &str| fs::read_to_string(directory.path().join("run").join(name)).unwrap();
@@ -238,10 +238,7 @@ fn a_value_that_does_not_open_is_named_before_anything_is_written() {
     let settings = placed(directory.path());
     let key = crate::identity::Identity::load_or_make_sealing(&settings.identity_dir()).unwrap();
     let other = SealingKey::generate();
-    let credentials = |value: Value| {
-        let section = section(&json!({"registries": {"credentials": {"r": value}}}));
-        render(&settings, &node(), Some(&section))
-    };
+    let credentials = |value: Value| section(&json!({"registries": {"credentials": {"r": value}}}));
     let sealed_for = |key: &SealingKey, name: &str, value: &[u8]| json!({"source": "harbor", "sealed": seal(&key.public(), name, value).unwrap()});
     let name = secret_name("harbor");
     for (value, expected) in [
@@ -260,13 +257,17 @@ fn a_value_that_does_not_open_is_named_before_anything_is_written() {
             "no JSON object with username",
         ),
     ] {
-        let config = credentials(value);
-        let problem = config.check(Some(&key)).unwrap_err().problem();
+        let section = credentials(value);
+        let problem = check(&section, Some(&key)).unwrap_err().problem();
         assert!(problem.message.contains(expected), "{problem}");
         assert!(
             problem.message.contains("k3s.registries.credentials.r") && !problem.message.contains("hunter2")
         );
-        assert!(config.put_in_place(&settings).is_err());
+        assert!(
+            render(&settings, &node(), Some(&section))
+                .put_in_place(&settings)
+                .is_err()
+        );
         assert!(!directory.path().join("run/registries.yaml").exists());
     }
 }
