@@ -8,8 +8,9 @@ use super::Bad;
 use crate::kubernetes::Cluster;
 use bytes::Bytes;
 use http::{Request, StatusCode, header};
-use http_body_util::Empty;
+use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper_util::rt::TokioIo;
+use kube::core::Status;
 use rustls::{
     ClientConfig, DigitallySignedStruct, SignatureScheme,
     client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
@@ -23,6 +24,9 @@ use tokio::{
 };
 use tokio_rustls::TlsConnector;
 use tokio_util::task::AbortOnDropHandle;
+
+/// The most that is read of an answer's reason, in bytes.
+const MAX_REASON_BYTES: usize = 16 * 1024;
 
 pub(super) async fn service(
     cluster: &Cluster,
@@ -40,7 +44,17 @@ pub(super) async fn service(
         .raw(&what, Request::get(place))
         .await
         .map_err(|error| Bad::Answer(error.to_string()))?;
-    judge(&format!("{what}, {path}"), answer.status())
+    let status = answer.status();
+    let judged = judge(&format!("{what}, {path}"), status);
+    // The API server itself says why it could not pass the question on.
+    if status == StatusCode::SERVICE_UNAVAILABLE
+        && let Ok(body) = Limited::new(answer.into_body(), MAX_REASON_BYTES).collect().await
+        && let Ok(Status { message, .. }) = serde_json::from_slice(&body.to_bytes())
+        && !message.is_empty()
+    {
+        return Err(Bad::Answer(format!("{what}: {message}")));
+    }
+    judged
 }
 
 pub(super) async fn address(address: &str, path: &str, tls: bool) -> Result<(), Bad> {

@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result};
 use holdfast_harness::{Kubectl, paths, wait};
 use std::{
-    net::TcpListener,
+    net::{TcpListener, UdpSocket},
     path::PathBuf,
     process::{Child, Command, Stdio},
     sync::Mutex,
@@ -29,8 +29,10 @@ async fn start() -> Result<Kubectl> {
     let kubeconfig = directory.join("k3s.yaml");
     let config = directory.join("config.yaml");
     let text = format!(
-        "data-dir: {0}/data\nhttps-listen-port: {port}\nwrite-kubeconfig: {0}/k3s.yaml\nnode-name: engine\n",
-        directory.display()
+        "data-dir: {0}/data\nhttps-listen-port: {port}\nwrite-kubeconfig: {0}/k3s.yaml\nnode-name: engine\nnode-ip: {1}\n\
+         kube-apiserver-arg:\n- enable-priority-and-fairness=true\n",
+        directory.display(),
+        own_address()?
     );
     std::fs::write(&config, text)?;
     let log = std::fs::File::create(directory.join("log"))?;
@@ -59,6 +61,14 @@ async fn start() -> Result<Kubectl> {
     )
     .await?;
     Ok(kubectl)
+}
+
+/// An address of this machine that is not its loopback, so that pods on the host's network can be reached where a server of the test listens.
+/// Nothing is sent.
+fn own_address() -> Result<String> {
+    let socket = UdpSocket::bind("0.0.0.0:0")?;
+    socket.connect("198.51.100.1:9")?;
+    Ok(socket.local_addr()?.ip().to_string())
 }
 
 /// A TCP port that is free now.
