@@ -82,13 +82,20 @@ impl Access {
             .client
             .patch(format!("{}{path}?fieldManager=bench&force=true", self.server))
             .header("content-type", "application/apply-patch+yaml")
-            .header("accept", "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1")
+            .header(
+                "accept",
+                "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1",
+            )
             .body(body)
             .send()
             .await?;
         let status = response.status();
         let answer = response.bytes().await?;
-        ensure!(status.is_success(), "{path}: {status}: {}", String::from_utf8_lossy(&answer));
+        ensure!(
+            status.is_success(),
+            "{path}: {status}: {}",
+            String::from_utf8_lossy(&answer)
+        );
         Ok(())
     }
 
@@ -119,8 +126,16 @@ impl Access {
 
     /// Deletes an object and says when that was answered.
     pub async fn delete(&self, path: &str) -> Result<Instant> {
-        let response = self.client.delete(format!("{}{path}", self.server)).send().await?;
-        ensure!(response.status().is_success(), "DELETE {path}: {}", response.status());
+        let response = self
+            .client
+            .delete(format!("{}{path}", self.server))
+            .send()
+            .await?;
+        ensure!(
+            response.status().is_success(),
+            "DELETE {path}: {}",
+            response.status()
+        );
         response.bytes().await?;
         Ok(Instant::now())
     }
@@ -193,7 +208,8 @@ pub struct Watch {
 impl Watch {
     /// Waits until the object's `data.value` is `value`.
     pub async fn until_value(&mut self, value: &str) -> Result<()> {
-        self.until(|event| event["object"]["data"]["value"] == value).await
+        self.until(|event| event["object"]["data"]["value"] == value)
+            .await
     }
 
     /// Waits until an object of this name is there (again).

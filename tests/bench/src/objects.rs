@@ -39,7 +39,11 @@ impl Set {
         let mut add = |count: usize, object: &dyn Fn(usize) -> Value| {
             for number in 0..count {
                 let mut object = object(number);
-                object["metadata"]["name"] = format!("{}-{number}", object["kind"].as_str().unwrap_or_default().to_lowercase()).into();
+                object["metadata"]["name"] = format!(
+                    "{}-{number}",
+                    object["kind"].as_str().unwrap_or_default().to_lowercase()
+                )
+                .into();
                 if object["kind"] != "ClusterRole" {
                     object["metadata"]["namespace"] = namespace(number).into();
                 } else {
@@ -48,22 +52,28 @@ impl Set {
                 others.push(object);
             }
         };
-        add(300, &|number| {
-            json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {}, "data": {"number": number.to_string(), "page": "x".repeat(200 + number)}})
-        });
-        add(150, &|number| {
-            json!({"apiVersion": "v1", "kind": "Secret", "metadata": {}, "type": "Opaque", "stringData": {"password": format!("not-a-secret-{number}")}})
-        });
+        add(
+            300,
+            &|number| json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {}, "data": {"number": number.to_string(), "page": "x".repeat(200 + number)}}),
+        );
+        add(
+            150,
+            &|number| json!({"apiVersion": "v1", "kind": "Secret", "metadata": {}, "type": "Opaque", "stringData": {"password": format!("not-a-secret-{number}")}}),
+        );
         add(100, &|number| {
             json!({"apiVersion": "v1", "kind": "Service", "metadata": {}, "spec": {
                 "clusterIP": "None", "selector": {"app": format!("web-{number}")}, "ports": [{"name": "http", "port": 80, "targetPort": 8080}]
             }})
         });
         add(100, &deployment);
-        add(100, &|number| {
-            json!({"apiVersion": format!("{GROUP}/v1"), "kind": kind_of(name), "metadata": {}, "spec": {"rpm": number, "site": "north"}})
-        });
-        add(70, &|_| json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {}}));
+        add(
+            100,
+            &|number| json!({"apiVersion": format!("{GROUP}/v1"), "kind": kind_of(name), "metadata": {}, "spec": {"rpm": number, "site": "north"}}),
+        );
+        add(
+            70,
+            &|_| json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {}}),
+        );
         add(70, &|_| {
             json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": {}, "rules": [
                 {"apiGroups": [""], "resources": ["configmaps", "secrets"], "verbs": ["get", "list", "watch"]}
@@ -128,7 +138,6 @@ impl Set {
         })
     }
 }
-
 
 fn kind_of(name: &str) -> String {
     let mut letters = name.chars();

@@ -8,7 +8,10 @@ use crate::{
 };
 use anyhow::{Context as _, Result, bail};
 use holdfast_harness::{Node, Process, Site, paths, site::KUBERNETES};
-use nix::{sys::signal::{Signal, kill}, unistd::Pid};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use std::time::{Duration, Instant};
 use tokio::process::Command;
 
@@ -53,7 +56,11 @@ pub async fn measure(starts: usize, figures: &mut Figures) -> Result<()> {
             stop_kubernetes(&node).await?;
         }
     }
-    let mut ratios: Vec<_> = supervised.iter().zip(&bare).map(|(one, other)| one / other).collect();
+    let mut ratios: Vec<_> = supervised
+        .iter()
+        .zip(&bare)
+        .map(|(one, other)| one / other)
+        .collect();
     let (supervised, bare) = (median(&mut supervised), median(&mut bare));
     figures.add(
         "k3s.ready_overhead_ratio",

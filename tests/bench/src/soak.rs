@@ -35,21 +35,30 @@ pub async fn measure(generations: usize, figures: &mut Figures) -> Result<()> {
         at_first as f64,
         "KiB",
         None,
-        format!("VmRSS of the daemon {} s after document {FIRST}", SETTLE.as_secs()),
+        format!(
+            "VmRSS of the daemon {} s after document {FIRST}",
+            SETTLE.as_secs()
+        ),
     );
     figures.add(
         "node.rss_after_2000_generations_kib",
         at_last as f64,
         "KiB",
         None,
-        format!("VmRSS of the daemon {} s after document {generations}", SETTLE.as_secs()),
+        format!(
+            "VmRSS of the daemon {} s after document {generations}",
+            SETTLE.as_secs()
+        ),
     );
     figures.add(
         "node.rss_growth_kib",
         at_last as f64 - at_first as f64,
         "KiB",
         Some(512.0),
-        format!("the one minus the other: {} documents of three objects, each proven", generations - FIRST),
+        format!(
+            "the one minus the other: {} documents of three objects, each proven",
+            generations - FIRST
+        ),
     );
     Ok(())
 }

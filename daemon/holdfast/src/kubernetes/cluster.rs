@@ -13,6 +13,7 @@ use super::{
     load::Load,
     metadata::{Described, Page},
 };
+use crate::pace::random;
 use bytes::Bytes;
 use futures::{Stream, StreamExt as _};
 use holdfast_core::object::{MANAGED_BY_LABEL, MANAGER, ObjectKey, PreparedObject};
@@ -401,7 +402,11 @@ fn wait_before_next(status: StatusCode, headers: &HeaderMap) -> Option<Duration>
         StatusCode::SERVICE_UNAVAILABLE => seconds,
         _ => None,
     }
-    .map(|wait| wait.min(LONGEST_WAIT))
+    .map(|wait| {
+        let wait = wait.min(LONGEST_WAIT);
+        // Those that were refused together would else come back together.
+        wait + (wait / 2).mul_f64(random() as f64 / u64::MAX as f64)
+    })
 }
 
 /// What the API server says where it refuses: a `Status`, or plain text.

@@ -188,15 +188,26 @@ impl Teller {
 }
 
 /// Watches a kind for ever.
-async fn keep(cluster: Arc<Cluster>, kind: ServedKind, teller: Teller) {
+async fn keep(cluster: Arc<Cluster>, mut kind: ServedKind, teller: Teller) {
     let mut pace = Pace::new(FIRST_PAUSE, LAST_PAUSE);
     loop {
-        match follow(&cluster, &kind, &teller, &mut pace).await {
+        let error = follow(&cluster, &kind, &teller, &mut pace).await;
+        let mut is_served = true;
+        if error.is_not_found() {
+            // Its definition went, or was replaced by one with another path.
+            let (api_version, name) = &*teller.kind;
+            cluster.forget_kind(api_version, name);
+            match cluster.kind(api_version, name).await {
+                Ok(served) => kind = served,
+                Err(_) => is_served = false,
+            }
+        }
+        match error {
             // Not a failure: so much happened that the API server no longer knows where we were.
             KubernetesError::Answered { status: GONE, .. } if pace.attempts() == 0 => {}
-            error => {
-                teller.tell(Seen::Broken(error.to_string())).await;
-            }
+            // An API server without the kind answers as it should.
+            _ if !is_served => {}
+            error => teller.tell(Seen::Broken(error.to_string())).await,
         }
         sleep(pace.next_wait()).await;
     }
