@@ -114,8 +114,8 @@ function steps(info) {
       return h("li", { class: state }, state === "waiting" ? h("span", { class: "dot" }) : shape(state),
         h("span", { class: "word" }, word), h("span", { class: "value" }, value ?? "none"), h("span", { class: "quiet" }, meaning));
     })),
-    instead ? h("p", { class: "instead" }, "Generation ", h("b", {}, instead), generation.phase === "rolled-back" ? ` runs in place of ${generation.accepted}, and is kept right until something newer comes.` : " runs until the newer one is begun.") : null,
-    now && info.online ? h("p", { class: "quiet" }, `${now}.`) : null,
+    instead ? h("p", { class: "instead" }, "Generation ", h("b", {}, instead), generation.phase === "rolled-back" ? ` runs in place of ${generation.accepted}, which failed and was rolled back, until something newer comes.` : " runs until the newer one is begun.") : null,
+    now && info.online && generation.phase !== "rolled-back" ? h("p", { class: "quiet" }, `${now}.`) : null,
     progress && info.online ? h("progress", { max: progress.total, value: Math.min(progress.done, progress.total), "aria-label": "Progress of this phase" }) : null,
     generation.until && info.online ? h("p", { class: "quiet" }, "This phase ends by itself: ", moment(generation.until), ".") : null);
 }

@@ -93,18 +93,20 @@ fn split(text: &str) -> Result<Vec<Part<'_>>, String> {
     while let Some(found) = rest[from..].find("${") {
         let start = from + found;
         let inner = &rest[start + 2..];
-        if !is_ours(inner)? {
+        let ours = is_ours(inner);
+        if ours == Ok(false) {
             from = start + 2;
             continue;
         }
         if rest[..start].ends_with('$') {
-            // The first `$` only says that this is no placeholder.
+            // The first `$` only says that this is no placeholder, nor a mistyped one.
             parts.push(Part::Text(&rest[..start - 1]));
             parts.push(Part::Text("${"));
             rest = inner;
             from = 0;
             continue;
         }
+        ours?;
         let Some(end) = inner.find('}') else {
             let shown: String = inner.chars().take(40).collect();
             return Err(format!("\"${{{shown}\" has no closing brace"));
@@ -153,7 +155,6 @@ fn is_ours(inner: &str) -> Result<bool, String> {
             ));
         }
     }
-    // `$${vars.` and the like need an escape as well; what is left is not ours.
     Ok(false)
 }
 

@@ -371,3 +371,53 @@ async fn completion_and_pages_need_no_hub() -> Result<()> {
     assert_eq!(operator.fail(3, &["node", "list"]).await?.code, "not-logged-in");
     Ok(())
 }
+
+#[tokio::test]
+async fn a_release_with_variables_is_rendered_given_and_deleted_when_no_node_uses_it() -> Result<()> {
+    let (hub, operator, directory) = start().await?;
+    operator.log_in(&hub).await?;
+    let release = directory.path().join("shop");
+    fs::create_dir_all(release.join("till"))?;
+    let write = |name: &str, text: &str| -> Result<()> {
+        Ok(std::io::Write::write_all(&mut fs::File::create(release.join(name))?, text.as_bytes())?)
+    };
+    write(
+        "release.yaml",
+        "variables: {replicas: {type: integer, default: 2}}\nvalues: [{selector: site=berlin, set: {replicas: 3}}]\n",
+    )?;
+    write(
+        "till/a.yaml",
+        "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: till, labels: {site: \"${node.labels.site}\"}}\nspec:\n  replicas: ${variables.replicas}\n",
+    )?;
+    let path = release.to_string_lossy().into_owned();
+    let offline = operator
+        .succeed(&["release", "render", "-f", &path, "--label", "site=berlin"])
+        .await?;
+    assert!(offline.contains("replicas: 3") && offline.contains("# app till"), "{offline}");
+
+    let _node = Reporter::enrol(&hub, "shop-17", &[("site", "hamburg")]).await?;
+    let known = operator
+        .succeed(&["release", "render", "-f", &path, "--node", "shop-17", "-o", "json"])
+        .await?;
+    let known: serde_json::Value = serde_json::from_str(&known)?;
+    assert_eq!(known["variables"]["replicas"], 2);
+
+    operator.succeed(&["release", "create", "shop-1", "-f", &path]).await?;
+    let shown = operator.succeed(&["release", "show", "shop-1"]).await?;
+    assert!(shown.contains("replicas: integer, 2 where nothing says it"), "{shown}");
+    operator
+        .succeed(&["release", "assign", "shop-1", "--node", "shop-17"])
+        .await?;
+    let problem = operator.fail(1, &["release", "delete", "shop-1", "--yes"]).await?;
+    assert_eq!(problem.code, "conflict");
+    operator.succeed(&["node", "delete", "shop-17", "--yes"]).await?;
+    operator.succeed(&["release", "delete", "shop-1", "--yes"]).await?;
+    let list = operator.succeed(&["release", "list"]).await?;
+    assert!(!list.contains("shop-1"), "{list}");
+
+    write("release.yaml", "variables: {replicas: {tpye: integer}}\n")?;
+    let problem = operator.fail(1, &["release", "create", "shop-2", "-f", &path]).await?;
+    assert!(problem.message.contains("release.yaml:1:24"), "{problem}");
+    assert!(problem.action.contains("did you mean \"type\"?"), "{problem}");
+    Ok(())
+}

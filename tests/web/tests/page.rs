@@ -437,7 +437,7 @@ async fn a_rolled_back_node_tells_what_runs_instead_and_why() -> Result<()> {
     node.report(&back).await?;
     for words in [
         "runs in place of",
-        "failed and rolled back",
+        "which failed and was rolled back",
         "image can't be pulled",
         "300 MiB a day",
         "Degraded",

@@ -88,7 +88,7 @@ pub(super) fn object(file: &Path, app: &str, namespace: Option<&str>) -> Result<
                 "the chart is {} bytes packed; at most {MAX_CHART_BYTES}",
                 packed.len()
             ),
-            "leave out of it what is not needed (.helmignore, unused sub-charts), or split it",
+            "name the .tgz of helm package, which leaves out what .helmignore names; or remove unused sub-charts",
         ));
     }
     let version = version_of(&packed).map_err(|what| unusable(&path, &what, "make it with helm package"))?;

@@ -74,6 +74,7 @@ fn what_is_not_ours_is_left_byte_for_byte() {
 fn a_doubled_dollar_gives_the_text() {
     for (text, expected) in [
         ("$${variables.replicas}", "${variables.replicas}"),
+        ("$${var.region}", "${var.region}"),
         ("a $${node.name} ${node.name} b", "a ${node.name} shop-17 b"),
         ("$$${node.name}", "$${node.name}"),
     ] {
