@@ -28,6 +28,8 @@ pub const KUBERNETES_WRONG_VERSION: &str = "kubernetes-wrong-version";
 pub const KUBERNETES_ARTIFACT: &str = "kubernetes-artifact";
 /// A k3s does not say which version it is.
 pub const KUBERNETES_VERSION_UNKNOWN: &str = "kubernetes-version-unknown";
+/// systemd does not do with the unit of k3s what it is asked to.
+pub const KUBERNETES_SYSTEMD: &str = "kubernetes-systemd";
 /// The broker cannot be reached.
 pub const BROKER_UNREACHABLE: &str = "broker-unreachable";
 /// The broker refused the session.

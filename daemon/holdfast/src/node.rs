@@ -28,6 +28,7 @@ use crate::{
         datastore::Snapshots,
         runner::Runner,
         supervisor::{ChildSupervisor, NotSupervised},
+        supervisor_systemd::SystemdSupervisor,
         switch::Switcher,
     },
     local_api::view::{LinkView, NodeDetails, PauseOrder, RollbackOrder, RunningNode},
@@ -325,7 +326,11 @@ fn spawn_kubernetes(
     };
     let span = tracing::info_span!("kubernetes");
     if supervised {
-        parts.spawn(runner.run(ChildSupervisor::new(settings)).instrument(span));
+        if kubernetes.supervisor == "systemd" {
+            parts.spawn(runner.run(SystemdSupervisor::new(settings)).instrument(span));
+        } else {
+            parts.spawn(runner.run(ChildSupervisor::new(settings)).instrument(span));
+        }
     } else {
         parts.spawn(runner.run(NotSupervised).instrument(span));
     }

@@ -6,60 +6,15 @@
 mod engine_support;
 
 use anyhow::{Context as _, Result};
-use engine_support::{PATIENCE, app, broker::Hub, cluster::free_port, config_map, node::Node};
+use engine_support::{
+    PATIENCE, app,
+    broker::Hub,
+    config_map,
+    k3s::{EndsWithTest, process, supervised},
+};
 use holdfast::codes;
-use holdfast_harness::{Kubectl, paths};
 use holdfast_protocol::report::Health;
-use nix::{
-    sys::signal::{Signal, kill},
-    unistd::Pid,
-};
-use serde_json::Value;
-use std::{
-    path::{Path, PathBuf},
-    time::Duration,
-};
-
-/// A node that supervises a Kubernetes of its own.
-async fn supervised(hub: &Hub, name: &str) -> Result<Node> {
-    let mut node = Node::enrolled(hub, name).await?;
-    let data = node.path("kubernetes");
-    let kubernetes = &mut node.settings.kubernetes;
-    kubernetes.supervise = true;
-    kubernetes.binary = paths::k3s()?.display().to_string();
-    kubernetes.data_dir = data.join("data");
-    kubernetes.kubeconfig = data.join("k3s.yaml");
-    kubernetes.https_port = free_port()?;
-    kubernetes.log_file = Some(data.join("log"));
-    kubernetes.restart_min = Duration::from_millis(100);
-    node.kubectl = Kubectl {
-        kubeconfig: node.settings.kubernetes.kubeconfig.clone(),
-        ..node.kubectl
-    };
-    Ok(node)
-}
-
-fn process(node: &Node) -> Result<Pid> {
-    recorded(&node.settings.kubernetes_pid_file())
-}
-
-fn recorded(file: &Path) -> Result<Pid> {
-    let text = std::fs::read_to_string(file)?;
-    let record: Value = serde_json::from_str(&text)?;
-    let pid = record["pid"].as_i64().context("the record has a process id")?;
-    Ok(Pid::from_raw(i32::try_from(pid)?))
-}
-
-/// Ends the Kubernetes of a node with the test, however it ends: by design it outlives the node.
-struct EndsWithTest(PathBuf);
-
-impl Drop for EndsWithTest {
-    fn drop(&mut self) {
-        if let Ok(pid) = recorded(&self.0) {
-            let _ = kill(pid, Signal::SIGKILL);
-        }
-    }
-}
+use nix::sys::signal::{Signal, kill};
 
 #[tokio::test]
 async fn kubernetes_is_started_outlives_the_node_and_is_adopted() -> Result<()> {

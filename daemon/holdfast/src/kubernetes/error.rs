@@ -36,6 +36,14 @@ pub enum KubernetesError {
         /// Why.
         reason: String,
     },
+    /// systemd does not do what it is asked to.
+    #[error("systemd does not answer as it should for {unit}: {reason}")]
+    Systemd {
+        /// The unit.
+        unit: String,
+        /// What was asked, and what came.
+        reason: String,
+    },
     /// No answer, or none that makes sense: worth another try when Kubernetes is back.
     #[error("{what}: Kubernetes does not answer: {reason}")]
     Unreachable {
@@ -169,6 +177,10 @@ impl KubernetesError {
             Self::Unprepared { .. } => (
                 codes::KUBERNETES_FILE,
                 "nothing: it is tried again; see the log of the daemon",
+            ),
+            Self::Systemd { .. } => (
+                codes::KUBERNETES_SYSTEMD,
+                "check that the unit is installed (systemctl cat) and that holdfast may reach the system bus",
             ),
             Self::Switching => (codes::KUBERNETES_SWITCHING, ""),
             Self::Unreachable { .. } => (

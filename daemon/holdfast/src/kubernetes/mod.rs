@@ -19,6 +19,7 @@ pub mod metadata;
 pub mod process;
 pub mod runner;
 pub mod supervisor;
+pub mod supervisor_systemd;
 pub mod switch;
 pub mod target;
 pub mod version;

@@ -181,7 +181,7 @@ impl Supervisor for NotSupervised {
 }
 
 /// Writes a file that can be written again at any time: beside it first, then in its place.
-fn write(path: &std::path::Path, content: &[u8]) -> Result<(), KubernetesError> {
+pub(super) fn write(path: &std::path::Path, content: &[u8]) -> Result<(), KubernetesError> {
     if let Some(directory) = path.parent() {
         fs::create_dir_all(directory).map_err(|error| file_error(directory, &error))?;
     }

@@ -136,6 +136,12 @@ settings_section! {
     Kubernetes {
         /// Whether Holdfast starts Kubernetes and starts it again when it ends. If false, it uses what answers at `kubeconfig`.
         supervise: bool = true;
+        /// What keeps Kubernetes running: `child` (a process that Holdfast starts) or `systemd` (the unit below, over D-Bus).
+        supervisor: String = "child".into();
+        /// Unit of systemd that is Kubernetes, where `supervisor` is `systemd`.
+        unit: String = "k3s.service".into();
+        /// D-Bus address of the bus that systemd is on, `unix:path=…`; the system bus where absent.
+        systemd_bus: Option<String> = None;
         /// Program to start: a path, or a name that is looked up in PATH. A real k3s needs root.
         binary: String = "k3s".into();
         /// Directory of Kubernetes's own data.
@@ -327,6 +333,12 @@ impl Settings {
         check::program(&self.kubernetes.binary).map_err(|reason| ("kubernetes.binary", reason))?;
         if let Some(name) = &self.kubernetes.node_name {
             check::node_name(name).map_err(|reason| ("kubernetes.node_name", reason))?;
+        }
+        if !["child", "systemd"].contains(&self.kubernetes.supervisor.as_str()) {
+            return Err((
+                "kubernetes.supervisor",
+                format!("{:?} is not child or systemd", self.kubernetes.supervisor),
+            ));
         }
         if !["persistent", "ram"].contains(&self.kubernetes.datastore.as_str()) {
             return Err((

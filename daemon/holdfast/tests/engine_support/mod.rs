@@ -5,7 +5,9 @@
 pub mod broker;
 pub mod cluster;
 pub mod daemon;
+pub mod k3s;
 pub mod node;
+pub mod systemd;
 
 use serde_json::{Value, json};
 use std::time::Duration;
