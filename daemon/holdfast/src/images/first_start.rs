@@ -59,3 +59,31 @@ pub fn clear(data_dir: &Path) -> Result<(), StoreError> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn archives_are_linked_for_the_first_start_only_and_removed_after_it() {
+        let directory = tempfile::TempDir::new().unwrap();
+        let blobs = Blobs::open(&directory.path().join("state")).unwrap();
+        let mut content = vec![0; 1_024];
+        content[257..262].copy_from_slice(b"ustar");
+        let digest = blobs.put(&content).unwrap();
+        let data_dir = directory.path().join("k3s");
+        let link = data_dir.join(format!("agent/images/holdfast-{}.tar", &digest.hex()[..16]));
+        let other = data_dir.join("agent/images/other.tar");
+        place(&data_dir, &blobs, &[digest]).unwrap();
+        // Once more, as after a restart.
+        place(&data_dir, &blobs, &[digest]).unwrap();
+        assert_eq!(std::fs::read(&link).unwrap(), content);
+        fs::write_atomic(&other, b"an operator's", fs::PRIVATE_FILE).unwrap();
+        clear(&data_dir).unwrap();
+        assert!(!link.exists() && other.exists());
+
+        std::fs::create_dir_all(data_dir.join("agent/containerd")).unwrap();
+        place(&data_dir, &blobs, &[digest]).unwrap();
+        assert!(!link.exists(), "a k3s that ran is asked through its containerd");
+    }
+}

@@ -344,3 +344,41 @@ fn failure(code: &'static str, message: &str) -> Failure {
 fn of_ctr(error: &CtrError) -> Failure {
     failure(codes::IMAGES_UNKEPT, &error.to_string())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use holdfast_protocol::report::{GenerationStatus, Health};
+
+    #[test]
+    fn it_looks_when_something_changed_that_images_depend_on_and_not_otherwise() {
+        let mut seen = Seen::default();
+        let at = |phase| Progress {
+            generation: GenerationStatus {
+                phase,
+                ..GenerationStatus::default()
+            },
+            ..Progress::default()
+        };
+        assert!(!seen.progress(&at(Phase::Applying)));
+        assert!(seen.progress(&at(Phase::Committed)));
+        assert!(!seen.progress(&at(Phase::Committed)), "nothing changed");
+        assert!(seen.progress(&at(Phase::RollingBack)));
+
+        let app = |name: &str, code: Option<&'static str>| AppStatus {
+            name: name.into(),
+            health: Health::Degraded,
+            ready: 0,
+            objects: 1,
+            cause: code.map(|code| Problem::new(code, "m", "a")),
+        };
+        assert!(!seen.apps(&[app("a", None), app("b", Some(core_codes::APPLY_FAILED))]));
+        assert!(seen.apps(&[app("a", Some(core_codes::IMAGE_PULL_FAILED)), app("b", None)]));
+        assert!(!seen.apps(&[app("a", Some(core_codes::IMAGE_PULL_FAILED)), app("b", None)]));
+        assert!(!seen.apps(&[app("a", None)]));
+        assert!(
+            seen.apps(&[app("a", Some(core_codes::IMAGE_PULL_FAILED))]),
+            "once more"
+        );
+    }
+}
