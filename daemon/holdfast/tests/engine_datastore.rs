@@ -137,6 +137,9 @@ impl Machine {
     }
 }
 
+/// A way to damage a file.
+type Damage = fn(&Path) -> Result<()>;
+
 fn damage(path: &Path, offset: u64, length: usize) -> Result<()> {
     let mut file = fs::OpenOptions::new().write(true).open(path)?;
     file.seek(SeekFrom::Start(offset))?;
@@ -248,6 +251,8 @@ async fn a_datastore_that_goes_back_in_time_under_a_running_node_is_brought_up_t
     fs::create_dir(&kept)?;
     let first = snapshots.list().remove(0).path;
     fs::copy(&first, kept.join(first.file_name().context("a name")?))?;
+    // Fields of an object say to the second when they were written: two contents of one second are told apart by nothing else.
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
     machine.node.publish(&hub, 2, &hello("2")).await?;
     machine.node.until_proven(2).await?;
 
@@ -324,7 +329,6 @@ async fn pain_08_a_damaged_datastore_is_set_aside_and_filled_from_the_cache_with
     machine.node.until_proven(1).await?;
     let database = machine.database();
     let log = database.with_file_name("state.db-wal");
-    type Damage = fn(&Path) -> Result<()>;
     let ways: [(&str, Damage); 3] = [
         ("header", |path| damage(path, 0, 4096)),
         ("pages in the middle", |path| damage(path, 5 * 4096, 20 * 4096)),
@@ -367,12 +371,6 @@ async fn pain_08_a_damaged_datastore_is_set_aside_and_filled_from_the_cache_with
                 .conditions
                 .iter()
                 .any(|condition| condition.problem.code == codes::KUBERNETES_HEAL_LIMIT)
-        })
-        .await?;
-    machine
-        .node
-        .until("k3s says so itself", |status| {
-            status.kubernetes.health == Health::Degraded
         })
         .await?;
     ensure!(database.exists(), "it was set aside all the same");

@@ -120,6 +120,9 @@ impl Containerd {
     }
 }
 
+/// A way to damage a file.
+type Way = fn(&Path) -> Result<()>;
+
 fn overwrite(path: &Path, offset: u64, length: usize) -> Result<()> {
     let file = fs::OpenOptions::new().write(true).open(path)?;
     Ok(file.write_all_at(&vec![0x5a; length], offset)?)
@@ -127,7 +130,7 @@ fn overwrite(path: &Path, offset: u64, length: usize) -> Result<()> {
 
 #[test]
 fn pain_08_damaged_containerd_metadata_is_known_by_containerds_own_words_and_set_aside() -> Result<()> {
-    let ways: [(&str, fn(&Path) -> Result<()>); 4] = [
+    let ways: [(&str, Way); 4] = [
         ("header", |path| overwrite(path, 0, 8192)),
         ("pages", |path| overwrite(path, 8192, 16384)),
         ("cut short", |path| {

@@ -6,6 +6,7 @@ mod access;
 mod apply;
 mod drift;
 mod figures;
+mod flash;
 mod idle;
 mod latency;
 mod machine;
@@ -43,7 +44,7 @@ struct Arguments {
     /// Starts of Kubernetes, with Holdfast and without.
     #[arg(long, default_value_t = 9)]
     kubernetes_starts: usize,
-    /// Only these groups: size, latency, start, apply, drift, ready, soak, idle.
+    /// Only these groups: size, latency, start, apply, drift, ready, soak, flash, idle.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// Directory of the statically linked nodes, one directory a target.
@@ -83,6 +84,9 @@ async fn main() -> Result<()> {
     }
     if wanted("soak") {
         soak::measure(arguments.generations, &mut figures).await?;
+    }
+    if wanted("flash") {
+        flash::measure(arguments.idle_seconds, &mut figures).await?;
     }
     if wanted("idle") {
         idle::measure(arguments.idle_seconds, &mut figures).await?;

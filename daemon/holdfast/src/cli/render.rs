@@ -11,7 +11,7 @@ use holdfast_core::{
 };
 use holdfast_protocol::{
     Problem,
-    report::{Health, Phase, StatusReport},
+    report::{FlashFacts, FlashRate, Health, Phase, StatusReport},
 };
 use holdfast_store::HistoryEntry;
 use jiff::{SignedDuration, Timestamp};
@@ -100,6 +100,34 @@ pub(super) fn status(status: &LocalStatus) -> String {
     text.0
 }
 
+/// What reaches the flash, by day where that is known yet.
+fn flash(text: &mut Text, facts: &FlashFacts) {
+    let amount = |rate: Option<FlashRate>| {
+        let Some(rate) = rate else {
+            return "unknown".to_owned();
+        };
+        rate.bytes_per_day.map_or_else(
+            || format!("{} since boot", bytes(rate.bytes)),
+            |a_day| format!("{} a day", bytes(a_day)),
+        )
+    };
+    let device = facts.device.as_deref().unwrap_or("no device of its own");
+    let mut line = format!(
+        "{device}: {}; by k3s {}, by holdfast {}",
+        amount(facts.written),
+        amount(facts.by_kubernetes),
+        amount(facts.by_holdfast)
+    );
+    if let Some(used) = facts.life_used_percent {
+        // Writing to a string cannot fail.
+        let _ = write!(line, "; {used} % of its life used");
+    }
+    if let Some(days) = facts.days_left {
+        let _ = write!(line, ", about {days} days left");
+    }
+    text.field("flash", line);
+}
+
 fn whole(text: &mut Text, report: &StatusReport, details: &NodeDetails) {
     text.field("health", health(report.health));
     let generation = &report.generation;
@@ -142,6 +170,9 @@ fn whole(text: &mut Text, report: &StatusReport, details: &NodeDetails) {
     }
     if !report.clock_trusted {
         text.field("clock", "behind the hub's signed time; the hub's time is used");
+    }
+    if let Some(facts) = &report.machine.flash {
+        flash(text, facts);
     }
     for condition in &report.conditions {
         text.field("condition", format_args!("since {}", time(condition.since)));

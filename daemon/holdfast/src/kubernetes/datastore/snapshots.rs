@@ -77,16 +77,23 @@ impl Snapshots {
         })?;
         let unfinished = self.directory.join(UNFINISHED);
         remove(&unfinished)?;
+        // A power cut may have left one too many.
+        self.forget_old()?;
         let taken = self.write(live, &unfinished);
         if taken.is_err() {
             // On a full disk, it must not take up what little is left.
             let _ = remove(&unfinished);
         }
         let taken = taken?;
+        self.forget_old()?;
+        Ok(taken)
+    }
+
+    fn forget_old(&self) -> Result<(), DatastoreError> {
         for old in self.list().into_iter().skip(KEPT) {
             remove(&old.path)?;
         }
-        Ok(taken)
+        Ok(())
     }
 
     fn write(&self, live: &Path, unfinished: &Path) -> Result<Snapshot, DatastoreError> {
