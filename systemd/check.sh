@@ -27,14 +27,23 @@ for directory in "$alone" "$child"; do
     sed "s|^ExecStart=/usr/bin/holdfast run$|ExecStart=$program run|" "$here/holdfast.service" > "$directory/holdfast.service"
     grep -q "^ExecStart=$program run$" "$directory/holdfast.service" || die "holdfast.service does not start /usr/bin/holdfast run"
 done
-cp "$here"/holdfast.service.d/*.conf "$child/holdfast.service.d/"
+cp "$here/holdfast.service.d/10-kubernetes-child.conf" "$child/holdfast.service.d/"
+unit=$stage/unit
+mkdir -p "$unit/holdfast.service.d"
+cp "$alone/holdfast.service" "$unit/"
+cp "$here/holdfast.service.d/20-kubernetes-unit.conf" "$unit/holdfast.service.d/"
+# The unit's program is a link that Holdfast makes.
+sed "s|/var/lib/holdfast/k3s/unit/program|$(command -v true)|" "$here/k3s.service" > "$unit/k3s.service"
+said=$(SYSTEMD_UNIT_PATH="$unit:" systemd-analyze verify --man=no --recursive-errors=no "$unit/k3s.service" 2>&1) || die "verify of k3s.service failed: $said"
+[ -z "$said" ] || die "verify of k3s.service says: $said"
+grep -q '^\[Install\]' "$here/k3s.service" && die "k3s.service can be enabled; only Holdfast may start it"
 
-for directory in "$alone" "$child"; do
+for directory in "$alone" "$child" "$unit"; do
     said=$(SYSTEMD_UNIT_PATH="$directory:" systemd-analyze verify --man=no --recursive-errors=no "$directory/holdfast.service" 2>&1) ||
         die "verify of ${directory##*/} failed: $said"
     [ -z "$said" ] || die "verify of ${directory##*/} says: $said"
 done
-echo "holdfast.service verifies, by itself and with Kubernetes as its child"
+echo "holdfast.service verifies, by itself, with Kubernetes as its child and as a unit; k3s.service verifies"
 
 # `--threshold` is in tenths.
 SYSTEMD_UNIT_PATH="$alone:" systemd-analyze security --no-pager --offline=true --threshold=30 "$alone/holdfast.service" > "$stage/score" 2>&1 ||
