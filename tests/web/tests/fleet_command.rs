@@ -399,7 +399,7 @@ async fn a_release_with_variables_is_rendered_given_and_deleted_when_no_node_use
     let known = operator
         .succeed(&["release", "render", "-f", &path, "--node", "shop-17", "-o", "json"])
         .await?;
-    let known: serde_json::Value = serde_json::from_str(&known)?;
+    let known: Value = serde_json::from_str(&known)?;
     assert_eq!(known["variables"]["replicas"], 2);
 
     operator.succeed(&["release", "create", "shop-1", "-f", &path]).await?;
