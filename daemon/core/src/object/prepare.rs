@@ -7,8 +7,11 @@ use super::{
 use crate::codes;
 use holdfast_protocol::{
     Digest, Problem, codes as protocol_codes,
-    document::{BlobRef, DesiredState, MAX_OBJECTS, ManifestSource, SealedValue, check_object},
+    document::{
+        App, BlobRef, DesiredState, MAX_OBJECTS, ManifestSource, SealedSecret, SealedValue, check_object,
+    },
 };
+use serde::de::{Deserializer as _, Error as _, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 use std::{collections::BTreeMap, fmt};
 
@@ -98,58 +101,38 @@ fn prepare_all<E>(
     mut read_blob: impl FnMut(&BlobRef) -> Result<Vec<u8>, E>,
     mut open: Option<Open<'_>>,
 ) -> Result<Vec<PreparedObject>, PrepareError<E>> {
+    // Twice over the document, each time with one object in memory: a thousand of them at once would be some megabytes for a moment, and
+    // leave the memory full of holes for good.
     let mut scopes = scopes.clone();
-    let mut raw = Vec::new();
-    for (index, app) in state.apps.iter().enumerate() {
-        for (number, source) in app.manifests.iter().enumerate() {
-            let place = format!("apps[{index}] ({}), manifests[{number}]", app.name);
-            let values = match source {
-                ManifestSource::Inline(values) => values.clone(),
-                ManifestSource::Blob(blob) => {
-                    let bytes = read_blob(blob).map_err(PrepareError::Blob)?;
-                    serde_json::from_slice(&bytes).map_err(|error| {
-                        PrepareError::Refused(Problem::new(
-                            codes::MANIFESTS_MALFORMED,
-                            format!(
-                                "{place}: blob {} is not a JSON array of objects: {error}",
-                                blob.digest
-                            ),
-                            "make the release anew with holdfastctl",
-                        ))
-                    })?
-                }
-            };
-            for (position, value) in values.into_iter().enumerate() {
-                scopes.learn_from(&value);
-                raw.push((app, format!("{place}[{position}]"), value, None));
-            }
-        }
-        for (number, secret) in app.secrets.iter().enumerate() {
-            let place = format!(
-                "apps[{index}] ({}), secrets[{number}] ({})",
-                app.name, secret.name
-            );
-            let value = sealed::object(secret, app.namespace.as_deref());
-            raw.push((app, place, value, Some(secret)));
-        }
-    }
-    if raw.len() > MAX_OBJECTS {
+    let mut count = 0;
+    each_object(state, &mut read_blob, |found| {
+        scopes.learn_from(&found.value);
+        count += 1;
+        Ok(())
+    })?;
+    if count > MAX_OBJECTS {
         return Err(PrepareError::Refused(Problem::new(
             protocol_codes::DOCUMENT_INVALID,
-            format!("{} objects with those in blobs; at most {MAX_OBJECTS}", raw.len()),
+            format!("{count} objects with those in blobs; at most {MAX_OBJECTS}"),
             "split the release",
         )));
     }
 
     let mut places = BTreeMap::new();
-    let mut prepared = Vec::with_capacity(raw.len());
-    for (app, place, value, secret) in raw {
+    let mut prepared = Vec::with_capacity(count);
+    each_object(state, &mut read_blob, |found| {
+        let Found {
+            app,
+            place,
+            value,
+            secret,
+        } = found;
         let mut object = prepare(value, &app.name, app.namespace.as_deref(), &scopes).map_err(|reason| {
-            PrepareError::Refused(Problem::new(
+            Problem::new(
                 codes::OBJECT_INVALID,
                 format!("{place}: {reason}"),
                 "correct the manifest and publish the release again",
-            ))
+            )
         })?;
         let key = &object.key;
         let identity = (
@@ -159,19 +142,133 @@ fn prepare_all<E>(
             key.name.clone(),
         );
         if let Some(earlier) = places.insert(identity, place.clone()) {
-            return Err(PrepareError::Refused(Problem::new(
+            return Err(Problem::new(
                 codes::OBJECT_DUPLICATE,
                 format!("{place}: {key} is named before, by {earlier}"),
                 "let one app alone own the object",
-            )));
+            ));
         }
         if let (Some(secret), Some(open)) = (secret, &mut open) {
-            sealed::open(&mut object, secret, &place, open).map_err(PrepareError::Refused)?;
+            sealed::open(&mut object, secret, &place, open)?;
         }
+        object.json.shrink_to_fit();
         prepared.push(object);
-    }
+        Ok(())
+    })?;
     prepared.sort_by(|a, b| (a.wave(), &a.key).cmp(&(b.wave(), &b.key)));
     Ok(prepared)
+}
+
+/// An object as the document has it.
+struct Found<'a> {
+    app: &'a App,
+    /// For messages.
+    place: String,
+    value: Value,
+    /// Where it was made of sealed values.
+    secret: Option<&'a SealedSecret>,
+}
+
+/// Shows all objects of a document to `visit`, one after the other; the first problem ends it.
+fn each_object<'a, E>(
+    state: &'a DesiredState,
+    read_blob: &mut impl FnMut(&BlobRef) -> Result<Vec<u8>, E>,
+    mut visit: impl FnMut(Found<'a>) -> Result<(), Problem>,
+) -> Result<(), PrepareError<E>> {
+    for (index, app) in state.apps.iter().enumerate() {
+        for (number, source) in app.manifests.iter().enumerate() {
+            let place = format!("apps[{index}] ({}), manifests[{number}]", app.name);
+            let mut one = |position: usize, value: Value| {
+                visit(Found {
+                    app,
+                    place: format!("{place}[{position}]"),
+                    value,
+                    secret: None,
+                })
+            };
+            match source {
+                ManifestSource::Inline(values) => {
+                    for (position, value) in values.iter().enumerate() {
+                        one(position, value.clone()).map_err(PrepareError::Refused)?;
+                    }
+                }
+                ManifestSource::Blob(blob) => {
+                    let bytes = read_blob(blob).map_err(PrepareError::Blob)?;
+                    each_element(&bytes, one)
+                        .map_err(|error| {
+                            Problem::new(
+                                codes::MANIFESTS_MALFORMED,
+                                format!(
+                                    "{place}: blob {} is not a JSON array of objects: {error}",
+                                    blob.digest
+                                ),
+                                "make the release anew with holdfastctl",
+                            )
+                        })
+                        .flatten()
+                        .map_err(PrepareError::Refused)?;
+                }
+            }
+        }
+        for (number, secret) in app.secrets.iter().enumerate() {
+            visit(Found {
+                app,
+                place: format!(
+                    "apps[{index}] ({}), secrets[{number}] ({})",
+                    app.name, secret.name
+                ),
+                value: sealed::object(secret, app.namespace.as_deref()),
+                secret: Some(secret),
+            })
+            .map_err(PrepareError::Refused)?;
+        }
+    }
+    Ok(())
+}
+
+/// Shows the elements of a JSON array to `visit`, of which only one is in memory at a time. The outer error is one of the JSON, the inner one
+/// of the visitor.
+fn each_element(
+    bytes: &[u8],
+    visit: impl FnMut(usize, Value) -> Result<(), Problem>,
+) -> Result<Result<(), Problem>, serde_json::Error> {
+    struct Elements<'v, F> {
+        visit: F,
+        stopped: &'v mut Option<Problem>,
+    }
+
+    impl<'de, F: FnMut(usize, Value) -> Result<(), Problem>> Visitor<'de> for Elements<'_, F> {
+        type Value = ();
+
+        fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+            formatter.write_str("an array")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(mut self, mut elements: A) -> Result<(), A::Error> {
+            let mut position = 0;
+            while let Some(value) = elements.next_element()? {
+                if let Err(problem) = (self.visit)(position, value) {
+                    *self.stopped = Some(problem);
+                    return Err(A::Error::custom("stopped"));
+                }
+                position += 1;
+            }
+            Ok(())
+        }
+    }
+
+    let mut stopped = None;
+    let mut deserializer = serde_json::Deserializer::from_slice(bytes);
+    let read = deserializer
+        .deserialize_seq(Elements {
+            visit,
+            stopped: &mut stopped,
+        })
+        .and_then(|()| deserializer.end());
+    match stopped {
+        Some(problem) => Ok(Err(problem)),
+        None => read.map(Ok),
+    }
 }
 
 /// Makes one object ready: fills in its namespace, adds Holdfast's labels, drops what only the server may set.
