@@ -62,8 +62,8 @@ pub(super) async fn run(arguments: PlanArguments, common: &Common) -> Done {
     };
     let document = read(path, &arguments)?;
     let settings = common.settings()?;
-    let body =
-        serde_json::to_vec(&document).map_err(|error| Problem::new(shared::INTERNAL, error.to_string(), ""))?;
+    let body = serde_json::to_vec(&document)
+        .map_err(|error| Problem::new(shared::INTERNAL, error.to_string(), ""))?;
     let foresight = match ask(&settings.socket, Method::POST, "/v1/plan", body).await {
         Ok(answer) => serde_json::from_slice(&answer).map_err(|error| {
             Problem::new(

@@ -127,7 +127,8 @@ async fn foresee(surroundings: &Surroundings, request: Request<Incoming>) -> Ans
         .await
         .map_err(|error| bad(format!("the body cannot be read: {error}")))?
         .to_bytes();
-    let document = serde_json::from_slice(&body).map_err(|error| bad(format!("the body is no document: {error}")))?;
+    let document =
+        serde_json::from_slice(&body).map_err(|error| bad(format!("the body is no document: {error}")))?;
     let foresight = node
         .foresee(document)
         .await

@@ -136,9 +136,11 @@ async fn judge_chart(cluster: &Cluster, chart: &ObjectKey, object: &Value) -> Re
     let found = cluster.get(&job).await.ok().flatten();
     let verdict = chart_readiness(object, found.as_ref());
     let labels = found.as_ref().and_then(pod_labels);
-    let (Some(namespace), Some(labels), true) =
-        (job.namespace.as_deref(), labels, verdict.health != Health::Healthy)
-    else {
+    let (Some(namespace), Some(labels), true) = (
+        job.namespace.as_deref(),
+        labels,
+        verdict.health != Health::Healthy,
+    ) else {
         return verdict;
     };
     let pods = cluster.pods(namespace, &labels).await.unwrap_or_default();
