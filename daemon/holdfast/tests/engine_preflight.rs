@@ -187,7 +187,11 @@ async fn what_is_as_it_was_applied_is_not_checked_again() -> Result<()> {
     let base = app(
         "base",
         "unchanged",
-        &[namespace("unchanged"), config_map("kept", "3")],
+        &[
+            namespace("unchanged"),
+            config_map("kept", "3"),
+            config_map("other", "3"),
+        ],
     );
     node.publish(&hub, 3, &[base]).await?;
     let status = node
@@ -195,6 +199,7 @@ async fn what_is_as_it_was_applied_is_not_checked_again() -> Result<()> {
             status.generation.phase == Phase::Failed
         })
         .await?;
+    assert_eq!(status.generation.running.map(|running| running.counter), Some(2));
     let (_, message) = cause(&status);
     assert!(message.contains("no config map may be written"), "{message}");
     Ok(())
