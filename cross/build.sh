@@ -73,12 +73,13 @@ for target in "${targets[@]}"; do
         *) die "HOLDFAST_CROSS_TOOLCHAIN is '$toolchain': rustup or distribution" ;;
     esac
 
+    # No unwind tables: the node profile aborts on a panic, nothing ever reads them, and they are a twelfth of the file.
     # RUSTC_BOOTSTRAP lets a stable compiler build its own standard library. Zig has the C runtime objects, hence no
     # self-contained linking.
     env -u RUSTC_WRAPPER -u CARGO_ENCODED_RUSTFLAGS -u RUSTUP_TOOLCHAIN \
         PATH="$(dirname "$cargo"):$PATH" CARGO="$cargo" RUSTC="$rustc" RUSTC_BOOTSTRAP=$((${#build_std[@]} > 0 ? 1 : 0)) \
         CARGO_TARGET_DIR="$OUT/build" \
-        RUSTFLAGS="-C link-self-contained=no -C target-feature=+crt-static" \
+        RUSTFLAGS="-C link-self-contained=no -C target-feature=+crt-static -C force-unwind-tables=no" \
         cargo-zigbuild build --locked --profile node --target "$target" --package holdfast --bin holdfast "${build_std[@]}" >&2
 
     mkdir -p "$OUT/$target"
