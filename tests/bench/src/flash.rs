@@ -36,7 +36,10 @@ pub async fn measure(seconds: u64, figures: &mut Figures) -> Result<()> {
     let after = (written(&mut persistent)?, written(&mut in_memory)?);
     let _ = fs::remove_dir_all(&memory);
     let (on_disk, in_ram) = (after.0 - before.0, after.1 - before.1);
-    ensure!(on_disk > 0, "nothing is counted: put the measurement on a disk (TMPDIR)");
+    ensure!(
+        on_disk > 0,
+        "nothing is counted: put the measurement on a disk (TMPDIR)"
+    );
     let a_day = |bytes: u64| bytes as f64 * DAY / seconds as f64;
     figures.add(
         "flash.persistent_idle_bytes_per_day",
@@ -71,7 +74,9 @@ async fn box_with(site: &Site, name: &str, more: &str) -> Result<Node> {
     let token = site.hub.create_token(&CreateToken::default()).await?;
     node.enrol(&token.token).await?;
     site.hub
-        .wait_for_node(name, "the node is online", Duration::from_secs(30), |node| node.online)
+        .wait_for_node(name, "the node is online", Duration::from_secs(30), |node| {
+            node.online
+        })
         .await?;
     Ok(node)
 }
