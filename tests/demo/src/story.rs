@@ -3,7 +3,10 @@
 use crate::screen::Screen;
 use anyhow::{Context as _, Result, bail, ensure};
 use holdfast_harness::{Node, Site, paths, process::run, site::KUBERNETES, wait};
-use holdfast_protocol::{operator::NodeInfo, report::Health};
+use holdfast_protocol::{
+    operator::NodeInfo,
+    report::{Health, Phase},
+};
 use serde_json::Value;
 use std::{
     fs,
@@ -246,6 +249,43 @@ impl Story {
                 ))
             })
             .await?;
+
+        screen.heading("A bad version");
+        screen
+            .step("bad version sent, box goes back by itself", async {
+                let broken = broken_version(&directory)?;
+                fleet
+                    .run(&["release", "create", "hello-2", "-f", &broken.to_string_lossy()])
+                    .await?;
+                fleet
+                    .run(&["release", "assign", "hello-2", "--node", NODE])
+                    .await?;
+                let back = |node: &NodeInfo| {
+                    let status = node.status.as_ref();
+                    let generation = status.map(|status| &status.generation);
+                    generation.is_some_and(|generation| {
+                        generation.phase == Phase::RolledBack && generation.accepted == node.wanted
+                    })
+                };
+                let seen = site
+                    .hub
+                    .wait_for_node(NODE, "the box is back at the good version", SOON * 2, back)
+                    .await?;
+                let generation = seen.status.context("no status")?.generation;
+                let cause = generation.cause.context("no cause is told")?;
+                node.kubectl
+                    .wait(APP, &format!("deployment/{APP}"), "condition=Available", SOON)
+                    .await?;
+                let (bad, good) = (text(generation.accepted), text(generation.running));
+                Ok((
+                    (),
+                    format!(
+                        "{bad} failed, {good} runs again; cause at the hub: {}",
+                        cause.message
+                    ),
+                ))
+            })
+            .await?;
         Ok(Self { site, node, fleet })
     }
 
@@ -285,6 +325,28 @@ impl Story {
     pub async fn end(mut self) -> Result<()> {
         self.node.stop().await
     }
+}
+
+/// `examples/hello` with an image that nobody can pull, and little patience.
+fn broken_version(directory: &Path) -> Result<PathBuf> {
+    let target = directory.join("bad-version").join(APP);
+    fs::create_dir_all(&target)?;
+    for entry in fs::read_dir(paths::repository().join("examples").join(APP))? {
+        let path = entry?.path();
+        let name = path.file_name().context("a file without a name")?;
+        let mut content = fs::read_to_string(&path)?;
+        if name == "deployment.yaml" {
+            content = content.replace("image: nginxinc/", "image: registry.invalid/");
+            ensure!(
+                content.contains("registry.invalid"),
+                "the example names another image now"
+            );
+        } else if name == "release.yaml" {
+            content = "policy:\n  stabilitySeconds: 0\n  readyDeadlineSeconds: 8\n".to_owned();
+        }
+        fs::write(target.join(name), content)?;
+    }
+    Ok(target)
 }
 
 async fn uid(node: &Node) -> Result<Option<String>> {
