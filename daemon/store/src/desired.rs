@@ -207,7 +207,9 @@ impl Store {
     pub fn kept(&self) -> Result<Vec<Digest>, StoreError> {
         self.read(|connection| {
             connection
-                .prepare("SELECT digest FROM desired WHERE envelope IS NOT NULL ORDER BY epoch DESC, counter DESC")?
+                .prepare(
+                    "SELECT digest FROM desired WHERE envelope IS NOT NULL ORDER BY epoch DESC, counter DESC",
+                )?
                 .query_map([], |row| parsed(row, 0))?
                 .collect()
         })

@@ -5,7 +5,7 @@ use super::{
     write::{bounded, overtaken},
 };
 use crate::{
-    failpoint, identity::clock::TimeFloor, kubernetes::Cluster, observe::Versions,
+    failpoint, identity::clock::TimeFloor, kubernetes::Cluster, observe::Versions, report::ApplyProgress,
     telemetry::metrics::METRICS,
 };
 use holdfast_core::{
@@ -32,6 +32,8 @@ pub struct Run {
     pub versions: Arc<Versions>,
     /// Writes at the same time, at most.
     pub concurrency: usize,
+    /// Counts the objects that are as they should be.
+    pub progress: Arc<ApplyProgress>,
     /// The time, for the records.
     pub floor: Arc<TimeFloor>,
     /// Once it is cancelled, nothing more is begun. What is under way is waited for: a write that is cut off could reach the API server after
@@ -88,6 +90,7 @@ impl Run {
             .iter()
             .filter(|object| changed.contains(&object.key))
             .collect();
+        self.progress.begin(objects.len(), objects.len() - to_write.len());
         let mut failures = self.write(document, &to_write).await;
         // What an app that may fail alone could not write holds nothing up.
         let holds = |failures: &[Failure]| {
@@ -128,6 +131,7 @@ impl Run {
             cluster: &self.cluster,
             concurrency: self.concurrency,
             versions: &self.versions,
+            progress: &self.progress,
             stop: &self.stop,
         }
     }

@@ -4,6 +4,7 @@ use super::established::established;
 use crate::{
     kubernetes::{Cluster, cluster::Mode, metadata::ObjectVersion},
     observe::Versions,
+    report::ApplyProgress,
     telemetry::metrics::METRICS,
 };
 use futures::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
@@ -24,6 +25,8 @@ pub struct Writer<'a> {
     pub concurrency: usize,
     /// Told of each write, so that its echo in a watch is not taken for somebody else's.
     pub versions: &'a Versions,
+    /// Told of each write that went well.
+    pub progress: &'a ApplyProgress,
     /// Once it is cancelled, no further write begins; those under way are waited for.
     pub stop: &'a CancellationToken,
 }
@@ -118,6 +121,7 @@ impl Writer<'_> {
             Ok(version) => {
                 writing.done(version);
                 METRICS.objects_written.add(1);
+                self.progress.advance();
                 Ok(version)
             }
             Err(error) => Err(error.failure(&object.key)),

@@ -436,6 +436,70 @@ pub(super) fn examination(examination: &Examination) -> String {
 mod tests {
     use super::*;
 
+    fn report(generation: &serde_json::Value) -> StatusReport {
+        serde_json::from_value(serde_json::json!({
+            "schema": "1.0", "node": "shop-17", "sequence": 1, "reportedAt": "2026-01-01T10:00:00Z", "clockTrusted": true,
+            "agent": {"version": "", "bootId": "", "architecture": "", "operatingSystem": ""},
+            "generation": generation,
+            "health": "progressing", "kubernetes": {"health": "healthy", "version": null, "restarts": 0, "cause": null},
+            "apps": [], "conditions": [],
+            "machine": {"hostname": "", "cpus": 1, "memoryBytes": 0, "diskBytes": 0, "diskFreeBytes": 0},
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn a_status_says_how_far_how_long_and_what_happens_else() {
+        let line = |changes: serde_json::Value, fallback: &str| {
+            let mut generation = serde_json::json!({
+                "accepted": "1.42", "acceptedDigest": null, "applied": "1.41", "proven": "1.41", "running": "1.41", "cause": null,
+            });
+            for (key, value) in changes.as_object().unwrap() {
+                generation[key] = value.clone();
+            }
+            let details = NodeDetails {
+                fallback: fallback.parse().ok(),
+                pause_reason: None,
+            };
+            way(&report(&generation), &details)
+        };
+        let applying = serde_json::json!({
+            "phase": "applying", "until": "2026-01-01T10:07:00Z",
+            "progress": {"done": 412, "total": 1_000, "unit": "objects"},
+        });
+        assert_eq!(
+            line(applying, "1.41"),
+            "applying, 412 of 1,000 objects, 7 min left; else back to 1.41"
+        );
+        let fetching = serde_json::json!({
+            "phase": "fetching", "progress": {"done": 5_242_880, "total": 1_288_490_188, "unit": "bytes"},
+        });
+        assert_eq!(line(fetching, ""), "fetching, 5 MiB of 1,228 MiB");
+        let waiting = serde_json::json!({"phase": "waiting-for-window", "until": "2026-01-01T22:00:00Z"});
+        assert_eq!(
+            line(waiting, ""),
+            "waiting for its maintenance window, which opens in 12 h, at 2026-01-01 22:00:00 UTC"
+        );
+        let paused = serde_json::json!({
+            "phase": "waiting-for-window", "until": "2026-01-01T10:30:00Z", "pausedUntil": "2026-01-01T10:30:00Z",
+        });
+        assert_eq!(
+            line(paused, ""),
+            "waiting for its maintenance window, paused for 30 min more"
+        );
+        assert_eq!(
+            line(
+                serde_json::json!({"phase": "rolling-back", "until": "2026-01-01T10:00:50Z"}),
+                "1.41"
+            ),
+            "rolling back to 1.41, 50 s left"
+        );
+        assert_eq!(
+            line(serde_json::json!({"phase": "rolled-back"}), ""),
+            "rolled back to 1.41"
+        );
+    }
+
     #[test]
     fn a_plan_tells_two_kinds_of_the_same_name_apart() {
         let object = |api_version: &str, kind: &str, namespace: Option<&str>| PlannedObject {

@@ -22,8 +22,9 @@ fn place(directory: &Path) {
     for suffix in ["-wal", "-journal", "-shm"] {
         let _ = std::fs::remove_file(store.join(format!("node.db{suffix}")));
     }
-    std::fs::write(store.join("node.db"), DATABASE).unwrap();
-    std::fs::write(store.join("floor.json"), FLOOR).unwrap();
+    for (name, content) in [("node.db", DATABASE), ("floor.json", FLOOR)] {
+        holdfast_store::fs::write_atomic(&store.join(name), content, 0o600).unwrap();
+    }
 }
 
 fn generation(counter: u64) -> Generation {

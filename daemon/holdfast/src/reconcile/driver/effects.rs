@@ -228,6 +228,7 @@ impl Driver {
             cluster,
             versions: self.parts.versions.clone(),
             concurrency: self.parts.settings.apply.concurrency,
+            progress: self.parts.live.apply.clone(),
             floor: self.parts.recorder.floor.clone(),
             stop: stop.clone(),
         })
