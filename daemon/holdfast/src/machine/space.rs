@@ -10,7 +10,10 @@
 use crate::{codes, kubernetes::datastore::Snapshots, report::Recorder, telemetry::metrics::METRICS};
 use holdfast_protocol::{Digest, Problem, codes as protocol_codes, envelope::Envelope};
 use holdfast_store::{Blobs, Store};
-use nix::{fcntl::posix_fallocate, sys::statvfs::statvfs};
+use nix::{
+    fcntl::{FallocateFlags, fallocate},
+    sys::statvfs::statvfs,
+};
 use std::{
     collections::BTreeSet,
     fs::{self, OpenOptions},
@@ -136,7 +139,8 @@ impl Space {
             .mode(0o600)
             .open(self.file())?;
         let length = i64::try_from(self.reserve).unwrap_or(i64::MAX);
-        let kept = posix_fallocate(&file, 0, length);
+        // The C library would write where the file system cannot do it: then rather none is kept.
+        let kept = fallocate(&file, FallocateFlags::empty(), 0, length);
         if kept.is_err() {
             let _ = fs::remove_file(self.file());
         }
