@@ -74,9 +74,10 @@ impl Preflight {
         let changes_kubernetes = !self.switcher.is_as_wanted(state.k3s.as_ref()).await;
         let wanted = state.k3s.as_ref().and_then(|k3s| k3s.version.as_deref());
         if let (Some(running), Some(wanted)) = (self.version.as_deref(), wanted) {
-            version::check(running, wanted)?;
+            version::check(running, wanted).map_err(|failure| *failure)?;
         }
-        space::check(&self.data_dir, document, &self.unpacked, changes_kubernetes)?;
+        space::check(&self.data_dir, document, &self.unpacked, changes_kubernetes)
+            .map_err(|failure| *failure)?;
         let Some(cluster) = &self.cluster else {
             // Where the document brings Kubernetes up or changes it, what needs it shows after the switch, which can be undone.
             if changes_kubernetes || self.is_first {

@@ -22,7 +22,7 @@ pub(super) fn check(
     document: &DocumentRef,
     unpacked: &BTreeSet<Digest>,
     changes_kubernetes: bool,
-) -> Result<(), Failure> {
+) -> Result<(), Box<Failure>> {
     let archives: u64 = document
         .artifacts
         .iter()
@@ -46,7 +46,7 @@ pub(super) fn check(
     if free >= needed {
         return Ok(());
     }
-    Err(refused(
+    Err(Box::new(refused(
         codes::SPACE_INSUFFICIENT,
         format!(
             "document {} needs {} MiB in {}, and {} MiB are free",
@@ -56,7 +56,7 @@ pub(super) fn check(
             free >> 20
         ),
         "make room on the box, or use smaller images; then publish the release again",
-    ))
+    )))
 }
 
 /// Bytes of the SQLite datastore with its log.

@@ -8,23 +8,23 @@ use super::refused;
 use crate::codes;
 use holdfast_core::failure::Failure;
 
-pub(super) fn check(running: &str, wanted: &str) -> Result<(), Failure> {
+pub(super) fn check(running: &str, wanted: &str) -> Result<(), Box<Failure>> {
     let (Some(from), Some(to)) = (minor(running), minor(wanted)) else {
         return Ok(());
     };
     if to.0 != from.0 || to.1 > from.1 + 1 {
-        return Err(refused(
+        return Err(Box::new(refused(
             codes::KUBERNETES_VERSION_SKIPPED,
             format!("k3s would go from {running} to {wanted} and skip minor versions"),
             "go up by one minor version at a time, each in a release of its own",
-        ));
+        )));
     }
     if to.1 < from.1 {
-        return Err(refused(
+        return Err(Box::new(refused(
             codes::KUBERNETES_DOWNGRADE,
             format!("k3s would go down from {running} to {wanted}, which may not read what is stored"),
             "use a release with the running minor version; `holdfast rollback` goes back with the datastore's snapshot",
-        ));
+        )));
     }
     Ok(())
 }
