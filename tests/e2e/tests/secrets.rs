@@ -10,6 +10,7 @@ use holdfast_protocol::{
 use serde_json::Value;
 use std::{
     fs,
+    io::Write as _,
     path::Path,
     process::{Command, Output},
 };
@@ -54,15 +55,26 @@ fn holdfastctl(site: &Site, arguments: &[&str], input: &Path) -> Result<Output> 
 fn set(site: &Site, value: &str) -> Result<String> {
     // Outside of everything that is searched.
     let directory = std::env::temp_dir().join(format!("holdfast-value-{}", std::process::id()));
-    fs::write(&directory, value)?;
-    let arguments = ["secret", "set", "till-password", "--node", "sealed", "--from-file", "-"];
+    fs::File::create(&directory)?.write_all(value.as_bytes())?;
+    let arguments = [
+        "secret",
+        "set",
+        "till-password",
+        "--node",
+        "sealed",
+        "--from-file",
+        "-",
+    ];
     let done = holdfastctl(site, &arguments, &directory);
     fs::remove_file(&directory)?;
     let done = done?;
     let said = String::from_utf8_lossy(&done.stdout).into_owned();
     let complained = String::from_utf8_lossy(&done.stderr);
     ensure!(done.status.success(), "{said}{complained}");
-    ensure!(!said.contains(value) && !complained.contains(value), "{said}{complained}");
+    ensure!(
+        !said.contains(value) && !complained.contains(value),
+        "{said}{complained}"
+    );
     Ok(said)
 }
 
@@ -70,9 +82,17 @@ fn set(site: &Site, value: &str) -> Result<String> {
 async fn a_secret_reaches_its_app_and_is_nowhere_in_the_clear() -> Result<()> {
     let (site, _broker) = Site::start_with_mosquitto().await?;
     let node = site.enrolled_node("sealed").await?;
-    let key = site.hub.node("sealed").await?.sealing_key.context("the hub knows the node's key")?;
+    let key = site
+        .hub
+        .node("sealed")
+        .await?
+        .sealing_key
+        .context("the hub knows the node's key")?;
     let said = set(&site, FIRST)?;
-    ensure!(said.contains("sealed") && said.contains(&key.digest().to_string()), "{said}");
+    ensure!(
+        said.contains("sealed") && said.contains(&key.digest().to_string()),
+        "{said}"
+    );
 
     let app = App {
         name: "till".into(),

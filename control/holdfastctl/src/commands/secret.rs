@@ -197,6 +197,7 @@ mod tests {
     use super::*;
     use holdfast_protocol::seal::SealingKey;
     use serde_json::json;
+    use std::io::Write as _;
 
     fn node(name: &str, key: Option<&SealingKey>) -> NodeInfo {
         let mut value = json!({
@@ -235,11 +236,12 @@ mod tests {
     fn a_value_is_read_exactly_and_never_empty() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("value");
-        std::fs::write(&file, b"hunter2\n").unwrap();
+        let write = |content: &[u8]| File::create(&file).unwrap().write_all(content).unwrap();
+        write(b"hunter2\n");
         assert_eq!(read(&file).unwrap().as_slice(), b"hunter2\n");
-        std::fs::write(&file, b"").unwrap();
+        write(b"");
         assert!(read(&file).is_err());
-        std::fs::write(&file, vec![0; MAX_VALUE_BYTES + 1]).unwrap();
+        write(&vec![0; MAX_VALUE_BYTES + 1]);
         assert!(read(&file).is_err());
         assert!(read(&directory.path().join("missing")).is_err());
     }

@@ -103,9 +103,9 @@ impl Authority {
             .expand(&info, ring::hkdf::HKDF_SHA256)
             .and_then(|derived| derived.fill(&mut *bytes))
             .map_err(|_| KeyError::issue(&"the join secret of a site cannot be derived"))?;
-        Ok(Zeroizing::new(
-            bytes.iter().map(|byte| format!("{byte:02x}")).collect(),
-        ))
+        let digit = |value: u8| char::from_digit(u32::from(value), 16).unwrap_or_default();
+        let digits = bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]);
+        Ok(Zeroizing::new(digits.collect()))
     }
 
     /// Issues a certificate to a node.

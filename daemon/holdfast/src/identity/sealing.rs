@@ -82,7 +82,7 @@ mod tests {
     fn a_damaged_key_is_put_aside_and_a_new_one_made() {
         let directory = directory();
         let old = load_or_make(directory.path()).unwrap();
-        fs::write(directory.path().join(FILE), b"half").unwrap();
+        write_private(&directory.path().join(FILE), b"half").unwrap();
         assert!(matches!(
             load(directory.path()),
             Err(IdentityError::Damaged { .. })

@@ -46,7 +46,7 @@ fn golden(name: &str, text: &str) {
         .join(name);
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(&path, text).unwrap();
+        crate::identity::write_private(&path, text.as_bytes()).unwrap();
     }
     assert_eq!(
         fs::read_to_string(&path).unwrap(),
