@@ -42,7 +42,7 @@ pub struct Control {
 /// Where they are carried out.
 #[derive(Debug)]
 pub struct Orders {
-    orders: watch::Receiver<Numbered>,
+    given: watch::Receiver<Numbered>,
     outcomes: watch::Sender<Outcome>,
     number: u64,
 }
@@ -58,7 +58,7 @@ pub fn channel() -> (Control, Orders) {
         result: Ok(()),
     });
     let receiver = Orders {
-        orders: received,
+        given: received,
         outcomes: told,
         number: 0,
     };
@@ -92,15 +92,15 @@ impl Control {
 impl Orders {
     /// Waits for the first order.
     pub async fn begun(&mut self) {
-        let ended = (self.orders.wait_for(|numbered| numbered.number > 0).await).is_err();
+        let ended = (self.given.wait_for(|numbered| numbered.number > 0).await).is_err();
         if ended {
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 
     /// The newest order; [`Self::tell`] answers it.
     pub fn newest(&mut self) -> Order {
-        let numbered = self.orders.borrow_and_update();
+        let numbered = self.given.borrow_and_update();
         self.number = numbered.number;
         numbered.order.clone()
     }
@@ -108,11 +108,11 @@ impl Orders {
     /// Waits for another order than the newest one. Cancel safe.
     pub async fn changed(&self) {
         let number = self.number;
-        let mut orders = self.orders.clone();
+        let mut orders = self.given.clone();
         let ended = (orders.wait_for(|numbered| numbered.number > number).await).is_err();
         if ended {
             // The sender is gone only when the daemon ends; then this task is dropped as well.
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 

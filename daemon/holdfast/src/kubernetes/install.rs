@@ -117,7 +117,7 @@ impl Versions {
             match fs::remove_dir_all(entry.path()) {
                 Ok(()) => tracing::info!(path = %entry.path().display(), "removed a k3s that nothing needs"),
                 Err(error) => {
-                    tracing::warn!(%error, path = %entry.path().display(), "a k3s that nothing needs cannot be removed")
+                    tracing::warn!(%error, path = %entry.path().display(), "a k3s that nothing needs cannot be removed");
                 }
             }
         }

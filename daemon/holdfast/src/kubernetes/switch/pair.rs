@@ -105,7 +105,7 @@ impl Pairs {
         pair.sequence = self.list().first().map_or(1, |newest| newest.sequence + 1);
         let unfinished = self.root.join(format!(".{name}.unfinished"));
         remove_directory(&unfinished)?;
-        let taken = self.fill(database, &unfinished, &mut pair);
+        let taken = Self::fill(database, &unfinished, &mut pair);
         if taken.is_err() {
             // On a full disk, it must not take up what little is left.
             let _ = remove_directory(&unfinished);
@@ -119,7 +119,7 @@ impl Pairs {
         Ok(())
     }
 
-    fn fill(&self, database: &Path, directory: &Path, pair: &mut Pair) -> Result<(), SwitchError> {
+    fn fill(database: &Path, directory: &Path, pair: &mut Pair) -> Result<(), SwitchError> {
         durable::create_private_directory(directory).map_err(|error| SwitchError::store(&error))?;
         pair.datastore = if database.with_file_name("etcd").exists() {
             Kept::Etcd

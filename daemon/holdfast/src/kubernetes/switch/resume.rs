@@ -85,7 +85,7 @@ impl Inner {
             match self.go_back(current, to, next.clone(), pair).await {
                 Ok(_) => return Err(Box::new(current.clone())),
                 Err(error) => {
-                    tracing::error!(%error, "the datastore of this k3s cannot be put back; it starts on what is there")
+                    tracing::error!(%error, "the datastore of this k3s cannot be put back; it starts on what is there");
                 }
             }
             current.binary = next;

@@ -358,7 +358,7 @@ impl Inner {
                 Some(Kept::Sqlite { digest }) => place.put_back(&pairs.snapshot(&name, digest))?,
                 Some(Kept::Nothing) => place.remove()?,
                 Some(Kept::Etcd) | None => {
-                    tracing::error!(%name, "the snapshot is gone; the datastore stays as it is")
+                    tracing::error!(%name, "the snapshot is gone; the datastore stays as it is");
                 }
             }
             Ok(())
