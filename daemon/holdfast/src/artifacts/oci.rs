@@ -92,7 +92,7 @@ pub async fn lacks_manifest(
     let body = body
         .ok()
         .and_then(Result::ok)
-        .map(|body| body.to_bytes())
+        .map(http_body_util::Collected::to_bytes)
         .unwrap_or_default();
     let text = String::from_utf8_lossy(&body);
     Ok(["MANIFEST_UNKNOWN", "NAME_UNKNOWN", "NOT_FOUND"]
