@@ -156,7 +156,9 @@ async fn an_app_that_may_fail_alone_does_not_drag_the_others_back() -> Result<()
     let node = Node::start(&hub, "alone").await?;
     publish(&node, &hub, 1, &[config_map("old", "1")], json!({})).await?;
     node.until_proven(1).await?;
-    let mut broken = app("broken", "alone", &[deployment("broken", BAD)]);
+    let mut never_ready = deployment("broken", BAD);
+    never_ready["spec"]["progressDeadlineSeconds"] = json!(3);
+    let mut broken = app("broken", "alone", &[never_ready]);
     broken["onFailure"] = json!("isolate");
     let mut both = document(
         &node,
