@@ -328,8 +328,8 @@ pub enum Effect {
         ticket: Ticket,
         /// The document.
         document: DocumentRef,
-        /// Whether nothing is known of what happened to the objects in the meantime (after a start of the daemon, or where writing
-        /// them was cut off): each object of the document is compared with what is in the cluster, and those that are missing or
+        /// Whether nothing is known of what happened to the objects in the meantime (after a start of the daemon, where Kubernetes was
+        /// away, or where writing them was cut off): each object of the document is compared with what is in the cluster, and those that are missing or
         /// differ come as [`Event::DriftDetected`]. It is asked for until the first [`Event::ReadinessChanged`].
         recheck: bool,
     },

@@ -192,14 +192,49 @@ fn a_recheck_that_kubernetes_cuts_off_is_asked_for_again() {
             summary: summary(Health::Progressing),
         },
     );
-    step(&mut state, lost());
-    let effects = step(&mut state, Event::KubernetesReady);
+    // It is done: an observation that begins anew while Kubernetes stays has no need of another.
+    let effects = step(
+        &mut state,
+        Event::ObservationFailed {
+            ticket,
+            failure: failure(false),
+        },
+    );
+    let (timer, _) = retry(&effects);
+    let effects = step(&mut state, Event::RetryDue { ticket: timer });
     assert!(
         effects
             .iter()
             .any(|effect| matches!(effect, Effect::Verify { recheck: false, .. })),
         "{effects:?}"
     );
+}
+
+#[test]
+fn every_object_is_checked_when_kubernetes_comes_back_for_it_may_have_gone_back_in_time() {
+    let rechecked = |effects: &[Effect], counter| {
+        effects.iter().any(
+            |effect| matches!(effect, Effect::Verify { document: of, recheck: true, .. } if *of == document(counter)),
+        )
+    };
+    let (mut state, _) = committed(document(1));
+    step(&mut state, lost());
+    let effects = step(&mut state, Event::KubernetesReady);
+    assert!(rechecked(&effects, 1), "{effects:?}");
+
+    // A newer document that is applied before writes what it changes; the rest is checked all the same.
+    step(&mut state, lost());
+    accept(&mut state, document(2));
+    let effects = step(&mut state, Event::KubernetesReady);
+    let effects = pass(&mut state, effects);
+    let effects = step(
+        &mut state,
+        Event::ApplyFinished {
+            ticket: apply(&effects),
+            failures: vec![],
+        },
+    );
+    assert!(rechecked(&effects, 2), "{effects:?}");
 }
 
 #[test]

@@ -158,6 +158,10 @@ impl Machine<'_> {
         );
         self.stop_correction();
         self.stop_observation();
+        // Its datastore may come back as it was earlier, with other objects and with numbers of versions that were given out before.
+        if let Some(upkeep) = &mut self.state.upkeep {
+            upkeep.recheck = true;
+        }
         match mem::take(&mut self.state.stage) {
             Stage::Applying { work, wait } => {
                 self.cancel(wait.ticket());

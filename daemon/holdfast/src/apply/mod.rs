@@ -11,6 +11,6 @@ mod run;
 mod write;
 
 pub use objects::Objects;
-pub use run::{Run, recheck};
+pub use run::{Records, Run, records};
 pub use write::Writer;
 pub(crate) use write::bounded;

@@ -210,31 +210,37 @@ impl Run {
     }
 }
 
-/// Tells the observer, of each object, how it should be: as its last write left it, which the inventory knows. Its lists of metadata then say
-/// what changed while nobody watched, at the cost of one request for each kind and hundred objects. Answers with the objects of which no
-/// write is known, or one of another content: they are to be written.
+/// What is recorded of a document's objects.
+#[derive(Debug, Default)]
+pub struct Records {
+    /// Fingerprints of those that were written as the document says.
+    pub known: Vec<(ObjectKey, u64)>,
+    /// Those of which no write is known, or one of another content: they are to be written.
+    pub unknown: Vec<ObjectKey>,
+}
+
+/// Of each object, how it should be: as its last write left it, which the inventory knows. By this the observer's lists of metadata say
+/// what changed while nobody watched, at the cost of one request for each kind and hundred objects.
 ///
 /// What is missed: a change that leaves every field that Holdfast owns with its owner, its value and its second. Kubernetes has no such
 /// change: whoever changes a value becomes its owner, whoever deletes and makes anew leaves no field with Holdfast, and a datastore that was
 /// set back has an older time in the field's owner, unless two contents were applied within one second and it was set back to between them.
-pub async fn recheck(run: &Run, document: &DocumentRef) -> Result<Vec<ObjectKey>, Box<Failure>> {
-    let verified = run.objects.document(document)?;
-    let objects = run.objects.prepare(verified.state(), Some(&run.cluster)).await?;
+pub fn records(run: &Run, objects: &[PreparedObject]) -> Result<Records, Box<Failure>> {
     let inventory = run.objects.store.inventory().map_err(|error| of_store(&error))?;
     let recorded: HashMap<_, _> = inventory
         .iter()
         .filter_map(|entry| Some((&entry.key, (entry.digest?, entry.fingerprint?))))
         .collect();
-    let mut unknown = Vec::new();
-    let mut known = Vec::with_capacity(objects.len());
+    let mut records = Records::default();
     for object in objects {
         match recorded.get(&object.key) {
-            Some((digest, fingerprint)) if *digest == object.digest => known.push((object.key, *fingerprint)),
-            _ => unknown.push(object.key),
+            Some((digest, fingerprint)) if *digest == object.digest => {
+                records.known.push((object.key.clone(), *fingerprint));
+            }
+            _ => records.unknown.push(object.key.clone()),
         }
     }
-    run.versions.recorded(known);
-    Ok(unknown)
+    Ok(records)
 }
 
 fn of_store(error: &StoreError) -> Failure {

@@ -63,6 +63,8 @@ pub struct Observation {
     pub isolated: BTreeSet<String>,
     /// What the apps must answer beside, until [`Handle::end_probes`].
     pub probes: Vec<AppProbe>,
+    /// Fingerprints by which objects are to be judged in place of what is known of them, as [`Versions::recorded`] takes them.
+    pub records: Vec<(ObjectKey, u64)>,
     /// Where.
     pub cluster: Arc<Cluster>,
 }
@@ -226,6 +228,7 @@ impl Observer {
             apps,
             isolated,
             probes,
+            records,
             cluster,
         } = observation;
         self.end_probes();
@@ -247,6 +250,8 @@ impl Observer {
         self.again.clear();
         self.pauses.clear();
         self.versions.retain(|key| self.table.contains(key));
+        // Only now: the table before would hold them against what it saw in an earlier Kubernetes.
+        self.versions.recorded(records);
         self.current = Some((ticket, cluster.clone()));
         for (kind, error) in self.watches.set(&cluster, &self.table.kinds()).await {
             tracing::warn!(kind = kind.1, %error, "a kind cannot be watched now");

@@ -2,7 +2,7 @@
 
 use super::{Driver, work::Stop};
 use crate::{
-    apply::{Run, recheck},
+    apply::{Records, Run, records},
     failpoint,
     observe::{Observation, Target},
     pace::random,
@@ -12,6 +12,7 @@ use crate::{
 };
 use holdfast_core::{
     backoff::Backoff,
+    failure::Failure,
     reconcile::{DocumentRef, Effect, Event, JournalStep, Report, Stage, Ticket},
 };
 use holdfast_protocol::event::{EventKind, Severity};
@@ -159,7 +160,7 @@ impl Driver {
         });
     }
 
-    fn verify(&mut self, ticket: Ticket, document: &DocumentRef, recheck_all: bool) {
+    fn verify(&mut self, ticket: Ticket, document: &DocumentRef, recheck: bool) {
         let Some(run) = self.write_run(&CancellationToken::new()) else {
             return;
         };
@@ -174,17 +175,21 @@ impl Driver {
         let asks = matches!(self.state.stage(), Stage::Verifying { work, .. } if !work.proven);
         self.spawn(ticket, document, Stop::Abort, async move |document| {
             let mut probes = Vec::new();
-            let prepared = match run.objects.document(&document) {
-                Ok(verified) => {
-                    if asks {
-                        probes = probe::of_document(verified.state());
-                    }
-                    run.objects.prepare(verified.state(), Some(&run.cluster)).await
+            let prepared = async {
+                let verified = run.objects.document(&document)?;
+                if asks {
+                    probes = probe::of_document(verified.state());
                 }
-                Err(failure) => Err(failure),
+                let objects = run.objects.prepare(verified.state(), Some(&run.cluster)).await?;
+                let records = if recheck {
+                    records(&run, &objects)?
+                } else {
+                    Records::default()
+                };
+                Ok::<_, Box<Failure>>((objects, records))
             };
-            let objects = match prepared {
-                Ok(objects) => objects,
+            let (objects, records) = match prepared.await {
+                Ok(prepared) => prepared,
                 Err(failure) => {
                     return Some(Event::ObservationFailed {
                         ticket,
@@ -205,16 +210,13 @@ impl Driver {
                 apps,
                 isolated: document.isolated.clone(),
                 probes,
+                records: records.known,
                 cluster: run.cluster.clone(),
             });
-            if recheck_all {
-                match recheck(&run, &document).await {
-                    Ok(keys) if keys.is_empty() => {}
-                    Ok(keys) => {
-                        let _ = events.send(Event::DriftDetected { keys });
-                    }
-                    Err(failure) => tracing::error!(problem = %failure.problem, "objects cannot be compared"),
-                }
+            if !records.unknown.is_empty() {
+                let _ = events.send(Event::DriftDetected {
+                    keys: records.unknown,
+                });
             }
             None
         });
