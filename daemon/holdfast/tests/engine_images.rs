@@ -354,7 +354,7 @@ fn names_are_read_from_every_form_of_archive() {
 
     // As docker save writes it, with a long entry before.
     let mut saved = Vec::new();
-    entry(&mut saved, "layer.tar", &[1; 100_000]);
+    entry(&mut saved, "layer.tar", &vec![1; 100_000]);
     let manifest = json!([{"Config": "x.json", "RepoTags": ["a:1", "example.com/b:2"], "Layers": ["layer.tar"]}, {"RepoTags": null}]);
     entry(&mut saved, "./manifest.json", manifest.to_string().as_bytes());
     let file_of = |content: &[u8]| file(directory.path(), content);

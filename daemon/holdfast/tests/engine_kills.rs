@@ -241,7 +241,7 @@ impl Trial<'_> {
             "1.{running} runs, but there are {names:?}"
         );
         ensure!(
-            found["changing"]["data"]["key"] == running.to_string(),
+            found["changing"]["data"]["key"].as_str() == Some(running.to_string().as_str()),
             "1.{running} runs, but an object is of {}",
             found["changing"]["data"]["key"]
         );

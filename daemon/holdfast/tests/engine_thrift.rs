@@ -83,9 +83,8 @@ async fn drift_of_the_time_without_the_node_is_put_back_without_a_request_for_ea
     };
     wait::until("three objects are written again", PATIENCE, repaired).await?;
     let count = async |verbs: &[&str]| requests(&node.kubectl, "secrets", verbs).await;
-    assert_eq!(
-        count(&["GET"]).await? - before.0,
-        0.0,
+    assert!(
+        count(&["GET"]).await? - before.0 < 1.0,
         "no request for each object"
     );
     // One of them may be told of twice: as a change, and as another object.

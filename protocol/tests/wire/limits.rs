@@ -33,7 +33,7 @@ fn sealed() -> Sealed {
     }
 }
 
-fn map(value: Value) -> Map<String, Value> {
+fn map(value: &Value) -> Map<String, Value> {
     value.as_object().unwrap().clone()
 }
 
@@ -61,8 +61,8 @@ fn everything() -> DesiredState {
     k3s.datastore = Some(Datastore::Ram);
     k3s.node_address = Some("10.200.0.1".parse().unwrap());
     k3s.registries = Some(Registries {
-        mirrors: map(json!({"docker.io": {"endpoint": ["https://harbor.example.com"]}})),
-        configs: map(json!({"harbor.example.com": {"tls": {"insecure_skip_verify": true}}})),
+        mirrors: map(&json!({"docker.io": {"endpoint": ["https://harbor.example.com"]}})),
+        configs: map(&json!({"harbor.example.com": {"tls": {"insecure_skip_verify": true}}})),
         credentials: BTreeMap::from([(
             "harbor.example.com".into(),
             SealedValue {
@@ -71,8 +71,8 @@ fn everything() -> DesiredState {
             },
         )]),
     });
-    k3s.kubelet = map(json!({"maxPods": 60}));
-    k3s.audit_policy = map(json!({"rules": [{"level": "Metadata"}]}));
+    k3s.kubelet = map(&json!({"maxPods": 60}));
+    k3s.audit_policy = map(&json!({"rules": [{"level": "Metadata"}]}));
     let app = &mut document.apps[0];
     app.on_failure = FailurePolicy::Isolate;
     app.images.insert("arm64".into(), vec![artifact("web.tar")]);

@@ -44,10 +44,10 @@ impl Set {
                     object["kind"].as_str().unwrap_or_default().to_lowercase()
                 )
                 .into();
-                if object["kind"] != "ClusterRole" {
-                    object["metadata"]["namespace"] = namespace(number).into();
-                } else {
+                if object["kind"] == "ClusterRole" {
                     object["metadata"]["name"] = format!("{name}-{number}").into();
+                } else {
+                    object["metadata"]["namespace"] = namespace(number).into();
                 }
                 others.push(object);
             }

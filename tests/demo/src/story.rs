@@ -10,6 +10,7 @@ use holdfast_protocol::{
 use serde_json::Value;
 use std::{
     fs,
+    io::Write as _,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -342,9 +343,9 @@ fn broken_version(directory: &Path) -> Result<PathBuf> {
                 "the example names another image now"
             );
         } else if name == "release.yaml" {
-            content = "policy:\n  stabilitySeconds: 0\n  readyDeadlineSeconds: 8\n".to_owned();
+            "policy:\n  stabilitySeconds: 0\n  readyDeadlineSeconds: 8\n".clone_into(&mut content);
         }
-        fs::write(target.join(name), content)?;
+        fs::File::create(target.join(name))?.write_all(content.as_bytes())?;
     }
     Ok(target)
 }

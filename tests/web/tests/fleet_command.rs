@@ -379,7 +379,10 @@ async fn a_release_with_variables_is_rendered_given_and_deleted_when_no_node_use
     let release = directory.path().join("shop");
     fs::create_dir_all(release.join("till"))?;
     let write = |name: &str, text: &str| -> Result<()> {
-        Ok(std::io::Write::write_all(&mut fs::File::create(release.join(name))?, text.as_bytes())?)
+        Ok(std::io::Write::write_all(
+            &mut fs::File::create(release.join(name))?,
+            text.as_bytes(),
+        )?)
     };
     write(
         "release.yaml",
@@ -393,30 +396,46 @@ async fn a_release_with_variables_is_rendered_given_and_deleted_when_no_node_use
     let offline = operator
         .succeed(&["release", "render", "-f", &path, "--label", "site=berlin"])
         .await?;
-    assert!(offline.contains("replicas: 3") && offline.contains("# app till"), "{offline}");
+    assert!(
+        offline.contains("replicas: 3") && offline.contains("# app till"),
+        "{offline}"
+    );
 
     let _node = Reporter::enrol(&hub, "shop-17", &[("site", "hamburg")]).await?;
     let known = operator
-        .succeed(&["release", "render", "-f", &path, "--node", "shop-17", "-o", "json"])
+        .succeed(&[
+            "release", "render", "-f", &path, "--node", "shop-17", "-o", "json",
+        ])
         .await?;
     let known: Value = serde_json::from_str(&known)?;
     assert_eq!(known["variables"]["replicas"], 2);
 
-    operator.succeed(&["release", "create", "shop-1", "-f", &path]).await?;
+    operator
+        .succeed(&["release", "create", "shop-1", "-f", &path])
+        .await?;
     let shown = operator.succeed(&["release", "show", "shop-1"]).await?;
-    assert!(shown.contains("replicas: integer, 2 where nothing says it"), "{shown}");
+    assert!(
+        shown.contains("replicas: integer, 2 where nothing says it"),
+        "{shown}"
+    );
     operator
         .succeed(&["release", "assign", "shop-1", "--node", "shop-17"])
         .await?;
-    let problem = operator.fail(1, &["release", "delete", "shop-1", "--yes"]).await?;
+    let problem = operator
+        .fail(1, &["release", "delete", "shop-1", "--yes"])
+        .await?;
     assert_eq!(problem.code, "conflict");
     operator.succeed(&["node", "delete", "shop-17", "--yes"]).await?;
-    operator.succeed(&["release", "delete", "shop-1", "--yes"]).await?;
+    operator
+        .succeed(&["release", "delete", "shop-1", "--yes"])
+        .await?;
     let list = operator.succeed(&["release", "list"]).await?;
     assert!(!list.contains("shop-1"), "{list}");
 
     write("release.yaml", "variables: {replicas: {tpye: integer}}\n")?;
-    let problem = operator.fail(1, &["release", "create", "shop-2", "-f", &path]).await?;
+    let problem = operator
+        .fail(1, &["release", "create", "shop-2", "-f", &path])
+        .await?;
     assert!(problem.message.contains("release.yaml:1:24"), "{problem}");
     assert!(problem.action.contains("did you mean \"type\"?"), "{problem}");
     Ok(())

@@ -322,13 +322,20 @@ impl<'a> Object<'a> {
 
     fn chart(self, job: Option<&'a Value>) -> Readiness {
         let failed = |words: &str| {
-            let action = format!("see its log: kubectl -n {} logs job/{}", self.text("/metadata/namespace"), chart_job(self.0));
+            let action = format!(
+                "see its log: kubectl -n {} logs job/{}",
+                self.text("/metadata/namespace"),
+                chart_job(self.0)
+            );
             Readiness::degraded(self.problem(codes::CHART_FAILED, words, &action))
         };
         if let Some(condition) = self.holds("Failed") {
             return failed(&format!("cannot be installed: {}", condition.words()));
         }
-        let Some(job) = job.map(Object).filter(|job| job.0.pointer("/metadata/deletionTimestamp").is_none()) else {
+        let Some(job) = job
+            .map(Object)
+            .filter(|job| job.0.pointer("/metadata/deletionTimestamp").is_none())
+        else {
             return self.rolling_out("k3s has not begun to install it yet");
         };
         if let Some(condition) = job.holds("Failed").or_else(|| job.holds("FailureTarget")) {

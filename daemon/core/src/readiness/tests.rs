@@ -546,19 +546,36 @@ fn a_chart_is_ready_once_its_job_is_done() {
     };
     let job = |status: Value| json!({"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "helm-install-till"}, "status": status});
     let made = json!([{"type": "JobCreated", "status": "True"}, {"type": "Failed", "status": "False"}]);
-    let aborted = json!([{"type": "Failed", "status": "True", "reason": "Job failed", "message": "too many retries"}]);
+    let aborted =
+        json!([{"type": "Failed", "status": "True", "reason": "Job failed", "message": "too many retries"}]);
     let done = job(json!({"conditions": [{"type": "Complete", "status": "True"}]}));
     let suspended = job(json!({"conditions": [{"type": "Suspended", "status": "True"}]}));
     let trying = job(json!({"active": 1, "failed": 2}));
-    let failed = job(json!({"conditions": [{"type": "Failed", "status": "True", "reason": "BackoffLimitExceeded"}]}));
+    let failed =
+        job(json!({"conditions": [{"type": "Failed", "status": "True", "reason": "BackoffLimitExceeded"}]}));
     let mut ending = done.clone();
     ending["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
     for (conditions, job, health, word) in [
         (json!([]), None, Health::Progressing, "not begun"),
-        (made.clone(), Some(&suspended), Health::Progressing, "not done yet"),
-        (made.clone(), Some(&trying), Health::Progressing, "2 attempts failed"),
+        (
+            made.clone(),
+            Some(&suspended),
+            Health::Progressing,
+            "not done yet",
+        ),
+        (
+            made.clone(),
+            Some(&trying),
+            Health::Progressing,
+            "2 attempts failed",
+        ),
         (made.clone(), Some(&ending), Health::Progressing, "not begun"),
-        (made.clone(), Some(&failed), Health::Degraded, "BackoffLimitExceeded"),
+        (
+            made.clone(),
+            Some(&failed),
+            Health::Degraded,
+            "BackoffLimitExceeded",
+        ),
         (aborted, Some(&done), Health::Degraded, "too many retries"),
         (made, Some(&done), Health::Healthy, ""),
     ] {

@@ -25,7 +25,7 @@ use kube::{
 };
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use std::{collections::BTreeMap, future::Future, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fmt::Write as _, future::Future, sync::Arc, time::Duration};
 use tokio::{
     sync::Notify,
     time::{Instant, sleep},
@@ -247,7 +247,7 @@ impl Cluster {
         let what = format!("the list of {}", kind.resource.plural);
         let mut path = ours(kind) + &format!("&limit={limit}");
         if !next.is_empty() {
-            path += &format!("&continue={}", escaped(next));
+            let _ = write!(path, "&continue={}", escaped(next));
         }
         let request = Request::get(path);
         let request = match view {
@@ -439,13 +439,13 @@ fn ours(kind: &ServedKind) -> String {
 }
 
 /// Text as a value of a query.
-fn escaped(text: &str) -> String {
+pub(crate) fn escaped(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for byte in text.bytes() {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
             escaped.push(char::from(byte));
         } else {
-            escaped.push_str(&format!("%{byte:02X}"));
+            let _ = write!(escaped, "%{byte:02X}");
         }
     }
     escaped

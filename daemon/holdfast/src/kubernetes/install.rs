@@ -229,7 +229,8 @@ mod tests {
         let versions = Versions::new(directory.path().join("k3s"));
         let artifact = artifact(b"content");
         blobs.put(b"content").unwrap();
-        fs::write(blobs.path(artifact.digest), b"CONTENT").unwrap();
+        let mut stored = File::create(blobs.path(artifact.digest)).unwrap();
+        io::Write::write_all(&mut stored, b"CONTENT").unwrap();
         let error = versions.install(&blobs, &artifact).unwrap_err();
         assert!(matches!(error, SwitchError::ArtifactDamaged { .. }), "{error}");
         assert!(!versions.has(artifact.digest));

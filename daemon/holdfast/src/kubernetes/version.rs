@@ -114,6 +114,7 @@ pub async fn ask(program: &Path) -> Result<Version, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use holdfast_store::fs::write_atomic;
 
     #[test]
     fn versions_are_read_and_compared() {
@@ -135,8 +136,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let said = async |script: &str| {
             let path = directory.path().join("k3s");
-            std::fs::write(&path, script).unwrap();
-            std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+            write_atomic(&path, script.as_bytes(), 0o755).unwrap();
             ask(&path).await.map(|version| version.to_string())
         };
         let good = "#!/bin/sh\necho 'k3s version v1.37.0+k3s1 (abc)'\necho go version go1.26\n";

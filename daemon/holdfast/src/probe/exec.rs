@@ -7,7 +7,10 @@ use super::{
     Bad,
     frames::{Frame, read},
 };
-use crate::{kubernetes::Cluster, pace::random};
+use crate::{
+    kubernetes::{Cluster, cluster::escaped},
+    pace::random,
+};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use holdfast_core::object::ObjectKey;
 use http::{Request, StatusCode, header};
@@ -123,19 +126,6 @@ fn is_ready(pod: &Value) -> bool {
         .into_iter()
         .flatten()
         .any(|condition| condition["type"] == "Ready" && condition["status"] == "True")
-}
-
-/// Text as a value of a query.
-fn escaped(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            escaped.push(char::from(byte));
-        } else {
-            let _ = write!(escaped, "%{byte:02X}");
-        }
-    }
-    escaped
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use holdfast_protocol::{
     sealing::{JOIN_TOKEN_NAME, secret_name},
 };
 use serde_json::json;
-use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
+use std::{fmt::Write as _, fs, os::unix::fs::PermissionsExt as _, path::Path};
 
 fn node() -> NodeId {
     "shop-17".parse().unwrap()
@@ -26,7 +26,8 @@ fn whole(config: &K3sConfig) -> String {
     );
     for file in &config.files {
         let content = file.content.as_sealed();
-        text += &format!(
+        let _ = write!(
+            text,
             "\n--- {} {:04o}\n{}\n",
             file.path.display(),
             file.mode,
@@ -34,7 +35,7 @@ fn whole(config: &K3sConfig) -> String {
         );
     }
     for path in &config.absent {
-        text += &format!("\n--- {} must not be there\n", path.display());
+        let _ = write!(text, "\n--- {} must not be there\n", path.display());
     }
     text
 }
@@ -184,8 +185,10 @@ fn the_digest_changes_with_the_configuration_and_with_nothing_else() {
 }
 
 fn placed(directory: &Path) -> Settings {
-    let mut settings = Settings::default();
-    settings.state_dir = directory.join("state");
+    let mut settings = Settings {
+        state_dir: directory.join("state"),
+        ..Settings::default()
+    };
     settings.kubernetes.data_dir = directory.join("k3s");
     settings.kubernetes.secrets_dir = directory.join("run");
     fs::create_dir_all(settings.identity_dir()).unwrap();
