@@ -277,6 +277,9 @@ async fn a_datastore_that_goes_back_in_time_under_a_running_node_is_brought_up_t
         let object = machine.node.object("default", "configmap", "settings").await;
         anyhow::bail!("{error:#}: {object:#?} {:#?}", machine.node.status()?);
     }
+    // It was back in time, and not only never changed.
+    let event = hub.hear_event(EventKind::DriftCorrected).await?;
+    ensure!(event.message.contains("settings"), "{}", event.message);
     machine.node.stop().await
 }
 
