@@ -228,22 +228,33 @@ async fn a_refused_manifest_is_named_and_the_older_document_is_kept_up() -> Resu
 
     let mut bad = deployment("broken", "registry.example/web:1");
     bad["spec"]["replicas"] = json!("many");
-    let objects = [namespace("refused"), config_map("settings", "1"), bad];
-    node.publish(&hub, 2, &[app("hello", "refused", &objects)])
-        .await?;
-    let status = node
-        .until("the document failed", |status| {
-            status.generation.phase == Phase::Failed
-        })
-        .await?;
-    let cause = status.generation.cause.context("a cause")?;
-    assert_eq!(cause.code, core_codes::OBJECT_REFUSED, "{cause}");
-    assert!(cause.message.contains("replicas"), "{cause}");
-    let first = Some("1.1".parse()?);
-    assert_eq!(status.generation.proven, first);
-    assert_eq!(status.generation.running, first);
-    hub.hear_event(EventKind::DocumentFailed).await?;
-    assert!(node.object("refused", "configmap", "settings").await?.is_some());
+    // Several writes are rehearsed before the first of them; one alone is taken or refused as a whole.
+    for (counter, settings, phase) in [(2, "2", Phase::Failed), (3, "1", Phase::RolledBack)] {
+        let objects = [
+            namespace("refused"),
+            config_map("settings", settings),
+            bad.clone(),
+        ];
+        node.publish(&hub, counter, &[app("hello", "refused", &objects)])
+            .await?;
+        let status = node
+            .until("the document failed", |status| {
+                let generation = &status.generation;
+                generation.accepted.map(|accepted| accepted.counter) == Some(counter)
+                    && [Phase::Failed, Phase::RolledBack].contains(&generation.phase)
+            })
+            .await?;
+        assert_eq!(status.generation.phase, phase);
+        let cause = status.generation.cause.context("a cause")?;
+        assert_eq!(cause.code, core_codes::OBJECT_REFUSED, "{cause}");
+        assert!(cause.message.contains("replicas"), "{cause}");
+        let first = Some("1.1".parse()?);
+        assert_eq!(status.generation.proven, first);
+        assert_eq!(status.generation.running, first);
+        hub.hear_event(EventKind::DocumentFailed).await?;
+        let kept = node.object("refused", "configmap", "settings").await?;
+        assert_eq!(kept.context("kept")?["data"]["key"], "1");
+    }
     Ok(())
 }
 
