@@ -18,6 +18,10 @@ pub const CRD_NOT_ESTABLISHED: &str = "crd-not-established";
 pub const KUBERNETES_BINARY_MISSING: &str = "kubernetes-binary-missing";
 /// k3s was started without root.
 pub const KUBERNETES_NEEDS_ROOT: &str = "kubernetes-needs-root";
+/// The API of Kubernetes answers, but the box has not registered as a node of it.
+pub const KUBERNETES_NODE_MISSING: &str = "kubernetes-node-missing";
+/// The box's node of Kubernetes is not ready: pods cannot run on it.
+pub const KUBERNETES_NODE_NOT_READY: &str = "kubernetes-node-not-ready";
 /// k3s ended by itself.
 pub const KUBERNETES_EXITED: &str = "kubernetes-exited";
 /// A file that k3s is run with cannot be written or read.

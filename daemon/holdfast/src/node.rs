@@ -26,6 +26,7 @@ use crate::{
         care::{self, Care},
         control,
         datastore::Snapshots,
+        own_node::OwnNode,
         runner::Runner,
         supervisor::{ChildSupervisor, NotSupervised},
         supervisor_systemd::SystemdSupervisor,
@@ -47,7 +48,7 @@ use futures::future::BoxFuture;
 use holdfast_core::plan::{Plan, plan};
 use holdfast_core::reconcile::DocumentRef;
 use holdfast_protocol::{
-    Problem, codes as protocol_codes,
+    NodeId, Problem, codes as protocol_codes,
     document::DesiredState,
     event::{EventKind, Severity},
     report::StatusReport,
@@ -193,7 +194,15 @@ pub async fn run(
         let span = tracing::info_span!("kubernetes-care");
         parts.spawn(care.run(reporter.progress.clone()).instrument(span));
     }
-    spawn_kubernetes(&mut parts, &settings, orders, kubernetes, care.clone(), repair);
+    spawn_kubernetes(
+        &mut parts,
+        &settings,
+        &node,
+        orders,
+        kubernetes,
+        care.clone(),
+        repair,
+    );
     parts.spawn(
         reporter
             .clone()
@@ -304,6 +313,7 @@ fn take_first_document(settings: &Settings, intake: &mut Intake) {
 fn spawn_kubernetes(
     parts: &mut JoinSet<()>,
     settings: &Settings,
+    node: &NodeId,
     orders: control::Orders,
     state: watch::Sender<KubernetesState>,
     care: Option<Arc<Care>>,
@@ -315,6 +325,13 @@ fn spawn_kubernetes(
         kubeconfig: kubernetes.kubeconfig.clone(),
         supervised,
         log: kubernetes.log_file.clone().filter(|_| supervised),
+        node: OwnNode {
+            name: kubernetes
+                .node_name
+                .clone()
+                .unwrap_or_else(|| node.as_str().to_owned()),
+            required: supervised || kubernetes.node_name.is_some(),
+        },
         ready_poll: kubernetes.ready_poll,
         request_timeout: settings.apply.request_timeout,
         pace: Pace::new(kubernetes.restart_min, kubernetes.restart_max),

@@ -267,17 +267,44 @@ impl Cluster {
         KubernetesError,
     > {
         let what = format!("the watch of {}", kind.resource.plural);
-        let path = format!(
-            "{}&watch=true&allowWatchBookmarks=true&timeoutSeconds={WATCH_SECONDS}&resourceVersion={}",
-            ours(kind),
-            escaped(version)
-        );
-        let request = Request::get(path)
-            .header(header::ACCEPT, METADATA_ONLY)
+        let request = Request::get(watching(&ours(kind), version)).header(header::ACCEPT, METADATA_ONLY);
+        self.events(what, request).await
+    }
+
+    /// The object of a collection with this name, where there is one, and from where a watch of it goes on.
+    pub(super) async fn named<T: DeserializeOwned>(
+        &self,
+        collection: &str,
+        name: &str,
+    ) -> Result<(String, Option<T>), KubernetesError> {
+        let request = Request::get(only(collection, name));
+        let mut page: Page<T> = self.send_to(collection, request, Vec::new()).await?;
+        Ok((page.metadata.resource_version, page.items.pop()))
+    }
+
+    /// What happens after `version` to the object with this name, as for [`Self::watch`].
+    pub(super) async fn watch_named<T: Clone + DeserializeOwned + Send + 'static>(
+        &self,
+        collection: &str,
+        name: &str,
+        version: &str,
+    ) -> Result<impl Stream<Item = Result<WatchEvent<T>, KubernetesError>> + Send + use<T>, KubernetesError>
+    {
+        let request = Request::get(watching(&only(collection, name), version));
+        self.events(format!("the watch of {name}"), request).await
+    }
+
+    async fn events<T: Clone + DeserializeOwned + Send + 'static>(
+        &self,
+        what: String,
+        request: http::request::Builder,
+    ) -> Result<impl Stream<Item = Result<WatchEvent<T>, KubernetesError>> + Send + use<T>, KubernetesError>
+    {
+        let request = request
             .body(Vec::new())
             .map_err(|error| unusable(&what, &error))?;
         let events = self
-            .limited(&what, self.client.request_events::<Described>(request))
+            .limited(&what, self.client.request_events::<T>(request))
             .await?;
         Ok(events.map(move |event| event.map_err(|error| from_kube(error, &what))))
     }
@@ -435,6 +462,19 @@ fn ours(kind: &ServedKind) -> String {
         "{}?labelSelector={}%3D{MANAGER}",
         DynamicObject::url_path(&kind.resource, None),
         escaped(MANAGED_BY_LABEL)
+    )
+}
+
+/// Query for the one object of a collection with this name.
+fn only(collection: &str, name: &str) -> String {
+    format!("{collection}?fieldSelector=metadata.name%3D{}", escaped(name))
+}
+
+/// The same query as a watch of what happens after `version`.
+fn watching(query: &str, version: &str) -> String {
+    format!(
+        "{query}&watch=true&allowWatchBookmarks=true&timeoutSeconds={WATCH_SECONDS}&resourceVersion={}",
+        escaped(version)
     )
 }
 

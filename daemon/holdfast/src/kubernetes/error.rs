@@ -123,6 +123,20 @@ pub enum KubernetesError {
         /// Why, and what to do.
         problem: Box<Problem>,
     },
+    /// The API answers, and has no Node of our name.
+    #[error("Kubernetes has no node {node}: its kubelet has not registered")]
+    NodeMissing {
+        /// Its name.
+        node: String,
+    },
+    /// Our Node is there, and no pod can run on it.
+    #[error("node {node} is not ready: {reason}")]
+    NodeNotReady {
+        /// Its name.
+        node: String,
+        /// What its kubelet says, or what is said of a kubelet that says nothing any more.
+        reason: String,
+    },
     /// Another version runs than the document demands.
     #[error("k3s {wanted} is wanted, but {found} runs")]
     WrongVersion {
@@ -209,6 +223,14 @@ impl KubernetesError {
                 "see the output of k3s in kubernetes.log_file, or in the log of the daemon; it is started again by itself",
             ),
             Self::File { .. } => (codes::KUBERNETES_FILE, "check space, owner and mode of that path"),
+            Self::NodeMissing { .. } => (
+                codes::KUBERNETES_NODE_MISSING,
+                "nothing while Kubernetes starts; else check kubernetes.node_name in the configuration and the output of k3s",
+            ),
+            Self::NodeNotReady { .. } => (
+                codes::KUBERNETES_NODE_NOT_READY,
+                "nothing while Kubernetes starts; else see what the kubelet writes in the output of k3s",
+            ),
             Self::WrongVersion { .. } => (
                 codes::KUBERNETES_WRONG_VERSION,
                 "install the wanted k3s, or publish a document with the version that is installed",

@@ -16,6 +16,7 @@ pub mod install;
 pub mod k3s_config;
 pub mod load;
 pub mod metadata;
+pub mod own_node;
 pub mod process;
 pub mod runner;
 pub mod supervisor;

@@ -2,19 +2,21 @@
 //!
 //! In: the order to run as a target says or to stand still, and hints from those who use Kubernetes that it does not answer. Out: a
 //! [`KubernetesState`] that always says what is known now. It guarantees: starts are paced and never given up; the API is polled only
-//! until it is ready; from then on its loss is learnt from the end of the process or from a failed request.
+//! until it is ready; from then on its loss is learnt from the end of the process or from a failed request, and the state of our node from a
+//! watch.
 
 use super::{
     KubernetesError, client,
     cluster::Cluster,
     control::{Order, Orders},
+    own_node::{OwnNode, Seen},
     process::bound_log,
     supervisor::Supervisor,
     target::K3sTarget,
 };
 use crate::{pace::Pace, telemetry::metrics::METRICS};
 use holdfast_protocol::{Problem, report::Health};
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{convert::Infallible, path::PathBuf, sync::Arc, time::Duration};
 use tokio::{
     sync::{Notify, watch},
     time::{Instant, sleep, timeout},
@@ -31,10 +33,14 @@ const LATE_POLL: Duration = Duration::from_secs(10);
 /// First wait between readiness questions; it doubles up to the setting.
 const READY_POLL_MIN: Duration = Duration::from_millis(20);
 
+/// How long the node may be not ready before that is more than a start or a short trouble. A kubelet on a slow box, with the images of
+/// k3s to be unpacked first, takes about two minutes for its first start.
+const NODE_PATIENCE: Duration = Duration::from_mins(3);
+
 /// What is known of Kubernetes.
 #[derive(Clone, Debug, Default)]
 pub struct KubernetesState {
-    /// Ready is healthy, starting is progressing.
+    /// Healthy once its API and our node are ready, starting is progressing.
     pub health: Health,
     /// Its version, where it answered.
     pub version: Option<String>,
@@ -42,7 +48,7 @@ pub struct KubernetesState {
     pub restarts: u32,
     /// Why it is not ready.
     pub cause: Option<Problem>,
-    /// How to reach it, while it is ready.
+    /// How to reach it, while its API is ready: all that writing objects needs.
     pub cluster: Option<Arc<Cluster>>,
 }
 
@@ -60,6 +66,8 @@ pub struct Runner {
     pub log: Option<PathBuf>,
     /// Longest wait between readiness questions.
     pub ready_poll: Duration,
+    /// Which node is this box.
+    pub node: OwnNode,
     /// Longest time of one request.
     pub request_timeout: Duration,
     /// Paces the starts.
@@ -178,31 +186,80 @@ impl Runner {
         });
     }
 
-    async fn watch_readiness(&self) -> std::convert::Infallible {
+    async fn watch_readiness(&self) -> Infallible {
         loop {
             let (cluster, version) = self.until_ready().await;
+            // Who writes objects needs the API and no kubelet; that pods run is said only once they can.
             self.state.send_modify(|state| {
-                state.health = Health::Healthy;
                 state.cause = None;
                 state.version = Some(version);
                 state.cluster = Some(cluster.clone());
             });
-            loop {
-                if timeout(LOG_CHECK, self.doubt.notified()).await.is_err() {
-                    self.check_log();
-                    continue;
+            let (seen, news) = watch::channel(Seen::default());
+            tokio::select! {
+                () = self.until_lost(&cluster) => {}
+                never = self.node.follow(&cluster, &seen) => match never {},
+                never = self.tell_of_node(news) => match never {},
+            }
+        }
+    }
+
+    async fn until_lost(&self, cluster: &Cluster) {
+        loop {
+            if timeout(LOG_CHECK, self.doubt.notified()).await.is_err() {
+                self.check_log();
+                continue;
+            }
+            match timeout(READY_TIMEOUT, cluster.ready()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => return self.not_ready(Health::Progressing, Some(&error)),
+                Err(_) => return self.not_ready(Health::Progressing, Some(&no_answer())),
+            }
+        }
+    }
+
+    /// Tells the health that our node's state means, and a later one when it lasts too long.
+    async fn tell_of_node(&self, mut news: watch::Receiver<Seen>) -> Infallible {
+        let mut since = Instant::now();
+        loop {
+            let seen = news.borrow_and_update().clone();
+            let waited = since.elapsed();
+            let (health, cause) = match seen {
+                Seen::Nothing => (None, None),
+                Seen::Ready => (Some(Health::Healthy), None),
+                // Nobody said that this node is there, so it is no trouble that it is not.
+                Seen::Not(error)
+                    if !self.node.required && !matches!(error, KubernetesError::NodeNotReady { .. }) =>
+                {
+                    tracing::info!(%error, "Kubernetes is judged by its API alone");
+                    (Some(Health::Healthy), None)
                 }
-                match timeout(READY_TIMEOUT, cluster.ready()).await {
-                    Ok(Ok(())) => {}
-                    Ok(Err(error)) => {
-                        self.not_ready(Health::Progressing, Some(&error));
-                        break;
-                    }
-                    Err(_) => {
-                        self.not_ready(Health::Progressing, Some(&no_answer()));
-                        break;
-                    }
+                Seen::Not(error) if waited < NODE_PATIENCE => {
+                    (Some(Health::Progressing), Some(error.problem()))
                 }
+                Seen::Not(error) => (Some(Health::Degraded), Some(error.problem())),
+            };
+            if let Some(health) = health {
+                self.state.send_if_modified(|state| {
+                    let changed = state.health != health || state.cause != cause;
+                    state.health = health;
+                    state.cause = cause;
+                    changed
+                });
+            }
+            let ended = if health == Some(Health::Progressing) {
+                timeout(NODE_PATIENCE.saturating_sub(waited), news.changed())
+                    .await
+                    .is_ok_and(|changed| changed.is_err())
+            } else {
+                news.changed().await.is_err()
+            };
+            if ended {
+                // Its sender lives as long as this is awaited.
+                std::future::pending::<()>().await;
+            }
+            if health == Some(Health::Healthy) {
+                since = Instant::now();
             }
         }
     }

@@ -115,16 +115,17 @@ impl Reporter {
     /// The report without what changes by itself.
     fn content(&self) -> StatusReport {
         let progress = self.progress.borrow().clone();
-        let kubernetes = {
+        let (kubernetes, answers) = {
             let state = self.kubernetes.borrow();
-            KubernetesStatus {
+            let kubernetes = KubernetesStatus {
                 health: state.health,
                 version: state.version.clone(),
                 restarts: state.restarts,
                 cause: state.cause.clone(),
-            }
+            };
+            (kubernetes, state.cluster.is_some())
         };
-        let apps = self.app_states(&progress, &kubernetes);
+        let apps = self.app_states(&progress, &kubernetes, answers);
         let mut health = apps
             .iter()
             .map(|app| app.health)
@@ -162,7 +163,12 @@ impl Reporter {
     }
 
     /// What the observer knows, as far as Kubernetes can be asked; without it, nothing is known of the apps.
-    fn app_states(&self, progress: &Progress, kubernetes: &KubernetesStatus) -> Vec<AppStatus> {
+    fn app_states(
+        &self,
+        progress: &Progress,
+        kubernetes: &KubernetesStatus,
+        answers: bool,
+    ) -> Vec<AppStatus> {
         let observed = self.apps.borrow();
         let state_of = |name: &String| {
             let known = observed.iter().find(|app| app.name == *name);
@@ -173,7 +179,7 @@ impl Reporter {
                 objects: 0,
                 cause: None,
             });
-            if kubernetes.health != Health::Healthy {
+            if !answers {
                 app.health = Health::Unknown;
                 app.cause.clone_from(&kubernetes.cause);
             }

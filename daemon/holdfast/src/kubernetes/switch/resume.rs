@@ -6,7 +6,7 @@
 
 use super::{Binary, Current, Document, Inner, SwitchError, artifact};
 use crate::kubernetes::{control::Order, install::file_identity};
-use holdfast_protocol::{Generation, report::Health};
+use holdfast_protocol::Generation;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
 impl Inner {
@@ -115,7 +115,7 @@ impl Inner {
     /// not take longer for it.
     pub(super) async fn learn_version(&self, current: &Mutex<Option<Current>>) {
         let mut kubernetes = self.kubernetes.clone();
-        let ready = kubernetes.wait_for(|state| state.health == Health::Healthy).await;
+        let ready = kubernetes.wait_for(|state| state.cluster.is_some()).await;
         if ready.map(drop).is_err() || !self.settings.kubernetes.supervise {
             return;
         }
