@@ -22,6 +22,8 @@ pub const KUBERNETES_NEEDS_ROOT: &str = "kubernetes-needs-root";
 pub const KUBERNETES_NODE_MISSING: &str = "kubernetes-node-missing";
 /// The box's node of Kubernetes is not ready: pods cannot run on it.
 pub const KUBERNETES_NODE_NOT_READY: &str = "kubernetes-node-not-ready";
+/// A document gives apps to a box that is an agent of k3s.
+pub const KUBERNETES_AGENT_APPS: &str = "kubernetes-agent-apps";
 /// k3s ended by itself.
 pub const KUBERNETES_EXITED: &str = "kubernetes-exited";
 /// A file that k3s is run with cannot be written or read.

@@ -8,7 +8,7 @@ use holdfast_core::{
     object::ObjectKey,
 };
 use holdfast_protocol::Problem;
-use std::{error::Error as _, path::PathBuf};
+use std::{error::Error as _, net::SocketAddr, path::PathBuf};
 
 /// A failure of Kubernetes or of a request to it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -26,6 +26,14 @@ pub enum KubernetesError {
     Starting {
         /// The file that it will write.
         kubeconfig: PathBuf,
+    },
+    /// An agent of k3s was started, and its kubelet does not say that it is healthy yet.
+    #[error("the agent of k3s is starting: its kubelet at http://{kubelet}/healthz is not healthy: {reason}")]
+    AgentStarting {
+        /// Where it is asked.
+        kubelet: SocketAddr,
+        /// What comes instead.
+        reason: String,
     },
     /// It stands still on purpose, for as long as its files are worked on.
     #[error("Kubernetes is being switched or repaired")]
@@ -187,7 +195,7 @@ impl KubernetesError {
                 codes::KUBECONFIG_UNUSABLE,
                 "check kubernetes.kubeconfig in the configuration; k3s writes the file when it starts",
             ),
-            Self::Starting { .. } => (codes::KUBERNETES_STARTING, ""),
+            Self::Starting { .. } | Self::AgentStarting { .. } => (codes::KUBERNETES_STARTING, ""),
             Self::Unprepared { .. } => (
                 codes::KUBERNETES_FILE,
                 "nothing: it is tried again; see the log of the daemon",

@@ -4,6 +4,7 @@
 //! reads and writes objects. It guarantees that nothing else in the node knows which Kubernetes it is.
 
 pub mod address;
+pub mod agent;
 pub mod care;
 pub mod client;
 pub mod cluster;

@@ -9,10 +9,15 @@ use futures::StreamExt as _;
 use kube::core::WatchEvent;
 use serde::Deserialize;
 use std::{convert::Infallible, pin::pin, time::Duration};
-use tokio::{sync::watch, time::sleep};
+use tokio::{
+    sync::watch,
+    time::{sleep, timeout},
+};
 
 /// First wait before the node is asked for again after an error; it doubles.
 const RETRY_MIN: Duration = Duration::from_millis(100);
+/// Longest wait for the first look, which everybody who waits for Kubernetes waits for.
+const FIRST_LOOK: Duration = Duration::from_millis(100);
 /// Longest such wait.
 const RETRY_MAX: Duration = Duration::from_mins(1);
 
@@ -38,6 +43,14 @@ pub enum Seen {
 }
 
 impl OwnNode {
+    /// What is known of the node now; nothing where that takes long.
+    pub async fn look(&self, cluster: &Cluster) -> Seen {
+        match timeout(FIRST_LOOK, cluster.named::<Node>(NODES, &self.name)).await {
+            Ok(Ok((_, found))) => self.judge(found.as_ref()),
+            _ => Seen::Nothing,
+        }
+    }
+
     /// Follows the node for as long as this is awaited.
     pub async fn follow(&self, cluster: &Cluster, seen: &watch::Sender<Seen>) -> Infallible {
         let mut pace = Pace::new(RETRY_MIN, RETRY_MAX);

@@ -6,7 +6,7 @@
 //! watch.
 
 use super::{
-    KubernetesError, client,
+    KubernetesError, agent, client,
     cluster::Cluster,
     control::{Order, Orders},
     own_node::{OwnNode, Seen},
@@ -15,7 +15,7 @@ use super::{
     target::K3sTarget,
 };
 use crate::{pace::Pace, telemetry::metrics::METRICS};
-use holdfast_protocol::{Problem, report::Health};
+use holdfast_protocol::{Problem, document::K3sRole, report::Health};
 use std::{convert::Infallible, path::PathBuf, sync::Arc, time::Duration};
 use tokio::{
     sync::{Notify, watch},
@@ -50,6 +50,8 @@ pub struct KubernetesState {
     pub cause: Option<Problem>,
     /// How to reach it, while its API is ready: all that writing objects needs.
     pub cluster: Option<Arc<Cluster>>,
+    /// Whether it is an agent whose kubelet is ready: one without an API of its own, which has nothing to be applied to.
+    pub agent: bool,
 }
 
 /// Work on the files of Kubernetes that has to be done before each start, while it stands still: the datastore is brought to its place, damage is
@@ -122,7 +124,7 @@ impl Runner {
                 error = supervisor.ended() => Some(error),
                 () = self.orders.changed() => None,
                 () = self.restart.notified() => Some(KubernetesError::Switching),
-                never = self.watch_readiness() => match never {},
+                never = self.watch(target.role) => match never {},
             };
             if matches!(ended, Some(KubernetesError::Switching)) {
                 self.not_ready(Health::Progressing, Some(&KubernetesError::Switching));
@@ -179,6 +181,7 @@ impl Runner {
         self.state.send_modify(|state| {
             state.health = health;
             state.cluster = None;
+            state.agent = false;
             // While it starts, the reason why it ended before is worth more than "does not answer yet".
             if let Some(error) = error {
                 state.cause = Some(error.problem());
@@ -186,12 +189,53 @@ impl Runner {
         });
     }
 
+    async fn watch(&self, role: K3sRole) -> Infallible {
+        match role {
+            K3sRole::Server => self.watch_readiness().await,
+            K3sRole::Agent => self.watch_agent().await,
+        }
+    }
+
+    /// An agent has neither an API nor a kubeconfig: its kubelet is asked until it is healthy. From then on, the end of the process tells.
+    async fn watch_agent(&self) -> Infallible {
+        let begun = Instant::now();
+        let mut pace = Pace::new(READY_POLL_MIN, self.ready_poll);
+        while let Err(error) = agent::healthy(agent::KUBELET).await {
+            let health = if begun.elapsed() < NODE_PATIENCE {
+                Health::Progressing
+            } else {
+                Health::Degraded
+            };
+            let cause = Some(error.problem());
+            self.state.send_if_modified(|state| {
+                let changed = state.health != health || state.cause != cause;
+                state.health = health;
+                state.cause = cause;
+                changed
+            });
+            let late = begun.elapsed() > HEALTHY_LIFE;
+            sleep(if late { LATE_POLL } else { pace.next_wait() }).await;
+        }
+        self.state.send_modify(|state| {
+            state.health = Health::Healthy;
+            state.cause = None;
+            state.agent = true;
+        });
+        loop {
+            sleep(LOG_CHECK).await;
+            self.check_log();
+        }
+    }
+
     async fn watch_readiness(&self) -> Infallible {
         loop {
             let (cluster, version) = self.until_ready().await;
             // Who writes objects needs the API and no kubelet; that pods run is said only once they can.
+            // All in one piece, which costs one report.
+            let (health, cause) = self.meaning(self.node.look(&cluster).await, Duration::ZERO);
             self.state.send_modify(|state| {
-                state.cause = None;
+                state.health = health.unwrap_or(Health::Progressing);
+                state.cause = cause;
                 state.version = Some(version);
                 state.cluster = Some(cluster.clone());
             });
@@ -218,27 +262,30 @@ impl Runner {
         }
     }
 
+    /// The health that our node's state means after it was not ready for so long; none where nothing is known.
+    fn meaning(&self, seen: Seen, waited: Duration) -> (Option<Health>, Option<Problem>) {
+        match seen {
+            Seen::Nothing => (None, None),
+            Seen::Ready => (Some(Health::Healthy), None),
+            // Nobody said that this node is there, so it is no trouble that it is not.
+            Seen::Not(error)
+                if !self.node.required && !matches!(error, KubernetesError::NodeNotReady { .. }) =>
+            {
+                tracing::debug!(%error, "Kubernetes is judged by its API alone");
+                (Some(Health::Healthy), None)
+            }
+            Seen::Not(error) if waited < NODE_PATIENCE => (Some(Health::Progressing), Some(error.problem())),
+            Seen::Not(error) => (Some(Health::Degraded), Some(error.problem())),
+        }
+    }
+
     /// Tells the health that our node's state means, and a later one when it lasts too long.
     async fn tell_of_node(&self, mut news: watch::Receiver<Seen>) -> Infallible {
         let mut since = Instant::now();
         loop {
             let seen = news.borrow_and_update().clone();
             let waited = since.elapsed();
-            let (health, cause) = match seen {
-                Seen::Nothing => (None, None),
-                Seen::Ready => (Some(Health::Healthy), None),
-                // Nobody said that this node is there, so it is no trouble that it is not.
-                Seen::Not(error)
-                    if !self.node.required && !matches!(error, KubernetesError::NodeNotReady { .. }) =>
-                {
-                    tracing::info!(%error, "Kubernetes is judged by its API alone");
-                    (Some(Health::Healthy), None)
-                }
-                Seen::Not(error) if waited < NODE_PATIENCE => {
-                    (Some(Health::Progressing), Some(error.problem()))
-                }
-                Seen::Not(error) => (Some(Health::Degraded), Some(error.problem())),
-            };
+            let (health, cause) = self.meaning(seen, waited);
             if let Some(health) = health {
                 self.state.send_if_modified(|state| {
                     let changed = state.health != health || state.cause != cause;

@@ -15,6 +15,7 @@ mod version;
 use crate::{
     apply::Objects,
     artifacts::Fetcher,
+    codes,
     kubernetes::{Cluster, KubernetesError, switch::Switcher},
     sealed,
 };
@@ -24,7 +25,10 @@ use holdfast_core::{
     plan::plan,
     reconcile::DocumentRef,
 };
-use holdfast_protocol::{Digest, Problem, document::DesiredState};
+use holdfast_protocol::{
+    Digest, Problem,
+    document::{DesiredState, K3sRole},
+};
 use std::{
     collections::{BTreeSet, HashSet},
     path::PathBuf,
@@ -69,6 +73,15 @@ impl Preflight {
     }
 
     async fn check_state(&self, document: &DocumentRef, state: &DesiredState) -> Result<(), Failure> {
+        let is_agent = (state.k3s.as_ref()).is_some_and(|k3s| k3s.role == K3sRole::Agent);
+        if is_agent && !state.apps.is_empty() {
+            return Err(refused(
+                codes::KUBERNETES_AGENT_APPS,
+                "agents take no apps: this box would be an agent of k3s, which has no API to apply them to"
+                    .into(),
+                "give them to a server of the site",
+            ));
+        }
         let sealing = self.objects.identity.borrow().sealing.clone();
         sealed::check(state, sealing.as_deref()).map_err(|problem| Failure::of_document(problem, false))?;
         let changes_kubernetes = !self.switcher.is_as_wanted(state.k3s.as_ref()).await;
@@ -78,6 +91,10 @@ impl Preflight {
         }
         space::check(&self.data_dir, document, &self.unpacked, changes_kubernetes)
             .map_err(|failure| *failure)?;
+        // Whether the agent itself works is seen after the gate, by its kubelet.
+        if is_agent {
+            return Ok(());
+        }
         let Some(cluster) = &self.cluster else {
             // Where the document brings Kubernetes up or changes it, what needs it shows after the switch, which can be undone.
             if changes_kubernetes || self.is_first {

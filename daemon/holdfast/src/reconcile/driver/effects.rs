@@ -13,6 +13,7 @@ use crate::{
 use holdfast_core::{
     backoff::Backoff,
     failure::Failure,
+    readiness::Summary,
     reconcile::{DocumentRef, Effect, Event, JournalStep, Report, Stage, Ticket},
 };
 use holdfast_protocol::event::{EventKind, Severity};
@@ -44,6 +45,14 @@ impl Driver {
                 document,
                 undo,
             } => self.restore(ticket, &document, &undo),
+            Effect::Apply { ticket, .. } | Effect::ApplyObjects { ticket, .. } if self.agent => {
+                let failures = Vec::new();
+                let _ = (self.parts.event_sender).send(Event::ApplyFinished { ticket, failures });
+            }
+            Effect::Verify { ticket, .. } if self.agent => {
+                let summary = Summary::of([]);
+                let _ = (self.parts.event_sender).send(Event::ReadinessChanged { ticket, summary });
+            }
             Effect::Apply { ticket, document } => {
                 let stop = CancellationToken::new();
                 let Some(run) = self.write_run(&stop) else { return };

@@ -85,25 +85,29 @@ impl Driver {
     }
 
     pub(super) async fn follow_kubernetes(&mut self) {
-        let (cluster, cause) = {
+        let (cluster, agent, cause) = {
             let state = self.parts.kubernetes.borrow_and_update();
-            (state.cluster.clone(), state.cause.clone())
+            (state.cluster.clone(), state.agent, state.cause.clone())
         };
         let same = match (&self.cluster, &cluster) {
             (Some(old), Some(new)) => Arc::ptr_eq(old, new),
-            (None, None) => true,
+            (None, None) => self.agent == agent,
             _ => false,
         };
-        METRICS.kubernetes_ready.set(i64::from(cluster.is_some()));
+        METRICS
+            .kubernetes_ready
+            .set(i64::from(cluster.is_some() || agent));
         if same {
             // The reason for waiting may be another one.
-            if let (None, Some(problem)) = (&cluster, cause) {
+            if let (None, false, Some(problem)) = (&cluster, agent, cause) {
                 self.step(Event::KubernetesLost { problem }).await;
             }
             return;
         }
+        let was_agent = std::mem::replace(&mut self.agent, agent);
         let had_one = std::mem::replace(&mut self.cluster, cluster).is_some();
-        if had_one || self.cluster.is_none() {
+        let ready = self.agent || self.cluster.is_some();
+        if had_one || was_agent || !ready {
             let problem = cause.unwrap_or_else(|| {
                 KubernetesError::Unreachable {
                     what: "the API".into(),
@@ -113,7 +117,7 @@ impl Driver {
             });
             self.step(Event::KubernetesLost { problem }).await;
         }
-        if self.cluster.is_some() {
+        if ready {
             self.check_version();
             self.step(Event::KubernetesReady).await;
         }

@@ -91,6 +91,8 @@ pub struct Driver {
     parts: Parts,
     state: State,
     cluster: Option<Arc<Cluster>>,
+    /// Whether this is an agent that works: there is nothing to be applied, nor to be looked at.
+    agent: bool,
     tasks: HashMap<Ticket, Task>,
     /// When timers ring and windows open, by the node's clock.
     until: HashMap<Ticket, watch::Receiver<Option<Timestamp>>>,
@@ -109,6 +111,7 @@ impl Driver {
             parts,
             state: State::default(),
             cluster: None,
+            agent: false,
             tasks: HashMap::new(),
             until: HashMap::new(),
             known: HashMap::new(),
