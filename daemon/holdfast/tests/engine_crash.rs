@@ -27,6 +27,9 @@ enum Way {
     Refused,
 }
 
+/// Places that are passed only where Holdfast runs k3s itself; the tests of switching k3s kill there.
+const OF_A_SWITCH: [&str; 2] = ["before-switch", "after-switch-journal"];
+
 fn way_of(failpoint: &str) -> Way {
     match failpoint {
         "before-failed" | "after-failed" => Way::Refused,
@@ -179,7 +182,7 @@ async fn a_kill_at_each_journalled_step_is_resumed_right() -> Result<()> {
     let places: Vec<_> = failpoint::ALL
         .iter()
         .copied()
-        .filter(|name| way_of(name) == Way::Good)
+        .filter(|name| way_of(name) == Way::Good && !OF_A_SWITCH.contains(name))
         .collect();
     all_resume(&places).await
 }

@@ -264,7 +264,11 @@ async fn pain_15_an_image_that_goes_back_finds_the_datastore_of_its_own_k3s() ->
         status.kubernetes.health == Health::Healthy
     })
     .await?;
-    assert_eq!(version(&node)?.as_deref(), Some(OLD));
+    // What runs is recorded a moment after it answers.
+    holdfast_harness::wait::until("the version is known", Duration::from_secs(30), async || {
+        Ok((version(&node)?.as_deref() == Some(OLD)).then_some(()))
+    })
+    .await?;
     assert!(has(&node, "before").await?);
     assert!(
         !has(&node, "after").await?,

@@ -111,15 +111,12 @@ async fn ensure_pair(node: &Node, version: &str, label: &str) -> Result<()> {
     let command = fs::read_to_string(format!("/proc/{}/cmdline", process(node)?))?;
     // The program becomes the real one, with the label that this version alone gives.
     ensure!(command.contains(&format!("written-by={label}")), "{command} runs");
-    let seen = node
-        .object("default", "node", &node.name)
-        .await?
-        .context("the node")?;
-    ensure!(
-        seen["metadata"]["labels"]["written-by"] == label,
-        "{} is in the datastore",
-        seen["metadata"]["labels"]
-    );
+    // The kubelet writes its labels a moment after the API answers.
+    wait::until("the label is in the datastore", PATIENCE, async || {
+        let seen = node.object("default", "node", &node.name).await?;
+        Ok(seen.filter(|seen| seen["metadata"]["labels"]["written-by"] == label))
+    })
+    .await?;
     ensure!(
         node.object("default", "configmap", "before").await?.is_some(),
         "an object is lost"
@@ -182,7 +179,10 @@ async fn comes_through(failpoint: &str, reboot: bool, hub: &Hub) -> Result<()> {
 async fn a_kill_at_each_step_of_a_switch_ends_on_one_of_the_two_pairs() -> Result<()> {
     let hub = Hub::start().await?;
     let hub = &hub;
-    let all = failpoint::SWITCH.iter().zip([false, true].into_iter().cycle());
+    let all = ["before-switch", "after-switch-journal"]
+        .iter()
+        .chain(failpoint::SWITCH)
+        .zip([false, true].into_iter().cycle());
     let results: Vec<_> = stream::iter(all)
         .map(|(failpoint, reboot)| async move { (failpoint, comes_through(failpoint, reboot, hub).await) })
         .buffer_unordered(AT_ONCE)
