@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result};
 use holdfast_harness::{Kubectl, paths, wait};
 use std::{
-    net::{TcpListener, UdpSocket},
+    net::{IpAddr, Ipv4Addr, TcpListener, UdpSocket},
     path::PathBuf,
     process::{Child, Command, Stdio},
     sync::Mutex,
@@ -32,7 +32,7 @@ async fn start() -> Result<Kubectl> {
         "data-dir: {0}/data\nhttps-listen-port: {port}\nwrite-kubeconfig: {0}/k3s.yaml\nnode-name: engine\nnode-ip: {1}\n\
          kube-apiserver-arg:\n- enable-priority-and-fairness=true\n",
         directory.display(),
-        own_address()?
+        own_address()
     );
     std::fs::write(&config, text)?;
     let log = std::fs::File::create(directory.join("log"))?;
@@ -64,11 +64,14 @@ async fn start() -> Result<Kubectl> {
 }
 
 /// An address of this machine that is not its loopback, so that pods on the host's network can be reached where a server of the test listens.
-/// Nothing is sent.
-fn own_address() -> Result<String> {
-    let socket = UdpSocket::bind("0.0.0.0:0")?;
-    socket.connect("198.51.100.1:9")?;
-    Ok(socket.local_addr()?.ip().to_string())
+/// Nothing is sent. The loopback where there is no other, as in a network namespace without a route.
+fn own_address() -> IpAddr {
+    let found = || {
+        let socket = UdpSocket::bind("0.0.0.0:0").ok()?;
+        socket.connect("198.51.100.1:9").ok()?;
+        Some(socket.local_addr().ok()?.ip())
+    };
+    found().unwrap_or(Ipv4Addr::LOCALHOST.into())
 }
 
 /// A TCP port that is free now.
