@@ -170,7 +170,7 @@ mod tests {
     use super::*;
     use serde_json::{Value, json};
 
-    fn judged(status: Value) -> Seen {
+    fn judged(status: &Value) -> Seen {
         let own = OwnNode {
             name: "shop-17".into(),
             required: true,
@@ -181,7 +181,7 @@ mod tests {
 
     #[test]
     fn a_node_that_is_not_ready_is_named_with_the_words_of_its_kubelet() {
-        let seen = judged(json!({"conditions": [
+        let seen = judged(&json!({"conditions": [
             {"type": "MemoryPressure", "status": "False", "reason": "KubeletHasSufficientMemory"},
             {"type": "Ready", "status": "False", "reason": "KubeletNotReady", "message": "container runtime network not ready"},
         ]}));
@@ -196,9 +196,9 @@ mod tests {
 
     #[test]
     fn only_ready_true_is_ready() {
-        let ready = |status: &str| judged(json!({"conditions": [{"type": "Ready", "status": status}]}));
+        let ready = |status: &str| judged(&json!({"conditions": [{"type": "Ready", "status": status}]}));
         assert_eq!(ready("True"), Seen::Ready);
         assert!(matches!(ready("Unknown"), Seen::Not(_)));
-        assert!(matches!(judged(json!({})), Seen::Not(_)));
+        assert!(matches!(judged(&json!({})), Seen::Not(_)));
     }
 }
