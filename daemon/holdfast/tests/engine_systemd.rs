@@ -5,7 +5,7 @@
 
 mod engine_support;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use engine_support::{
     app,
     broker::Hub,
@@ -14,7 +14,9 @@ use engine_support::{
     systemd::Systemd,
 };
 use holdfast::codes;
+use holdfast_harness::wait;
 use holdfast_protocol::report::Health;
+use std::time::Duration;
 
 const UNIT: &str = "k3s.service";
 const NEW: &str = "v1.37.0+k3s1";
@@ -70,11 +72,12 @@ async fn k3s_as_a_unit_outlives_the_node_is_adopted_started_again_and_upgraded()
     hub.publish("unit", hub.sign(&document).to_json()).await?;
     node.until_proven(2).await?;
     assert_ne!(invocation().await?, second);
-    let seen = node
-        .object("default", "node", "unit")
-        .await?
-        .context("the node")?;
-    assert_eq!(seen["metadata"]["labels"]["written-by"], "new");
+    // Its kubelet labels the node a moment after the API answers.
+    wait::until("the node is labelled anew", Duration::from_secs(30), async || {
+        let seen = node.object("default", "node", "unit").await?;
+        Ok(seen.filter(|seen| seen["metadata"]["labels"]["written-by"] == "new"))
+    })
+    .await?;
     assert!(
         node.settings
             .state_dir

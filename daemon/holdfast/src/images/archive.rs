@@ -2,7 +2,7 @@
 //!
 //! In: a file as `docker save`, `ctr images export` or an OCI layout make it, plain or with gzip or zstd (k3s's own archives). Out: its tar stream,
 //! and the names of its images, from `index.json` and `manifest.json`. It guarantees bounded memory: the window of the compression, at most
-//! [`MAX_WINDOW`] bytes, and those two files, at most [`MAX_INDEX`] bytes each.
+//! [`MAX_WINDOW`] bytes, and those two files, at most `MAX_INDEX` bytes each.
 
 use flate2::read::MultiGzDecoder;
 use ruzstd::decoding::{FrameDecoder, StreamingDecoder};
