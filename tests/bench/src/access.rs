@@ -5,7 +5,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use reqwest::{Certificate, Client, Identity, Response};
 use serde_json::Value;
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
     fs,
     path::Path,
     time::{Duration, Instant},
@@ -218,7 +218,17 @@ impl Watch {
             .await
     }
 
-    async fn until(&mut self, wanted: impl Fn(&Value) -> bool) -> Result<()> {
+    /// Waits until each of these names was there once.
+    pub async fn until_all_added(&mut self, mut names: HashSet<String>) -> Result<()> {
+        self.until(|event| {
+            let name = event["object"]["metadata"]["name"].as_str().unwrap_or_default();
+            names.remove(name);
+            names.is_empty()
+        })
+        .await
+    }
+
+    async fn until(&mut self, mut wanted: impl FnMut(&Value) -> bool) -> Result<()> {
         loop {
             while let Some(end) = self.buffer.iter().position(|byte| *byte == b'\n') {
                 let line: Vec<u8> = self.buffer.drain(..=end).collect();

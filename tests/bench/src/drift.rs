@@ -42,7 +42,7 @@ pub async fn measure(deletions: usize, figures: &mut Figures) -> Result<()> {
     let access = Access::from_kubeconfig(&node.kubectl.kubeconfig)?;
     let mut watch = access.watch_all().await?;
     // The watch begins with what is there.
-    watch.until_added(&name(deletions - 1)).await?;
+    watch.until_all_added((0..deletions).map(name).collect()).await?;
     let mut times = Vec::with_capacity(deletions);
     for number in 0..deletions {
         let name = name(number);

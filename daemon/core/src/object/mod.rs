@@ -13,7 +13,9 @@ mod sealed_tests;
 mod tests;
 mod wave;
 
-pub use prepare::{PrepareError, PreparedObject, prepare, prepare_document, prepare_document_opened};
+pub use prepare::{
+    PrepareError, PreparedObject, each_element, prepare, prepare_document, prepare_document_opened,
+};
 pub use scope::{Scope, Scopes};
 pub use wave::Wave;
 

@@ -228,16 +228,16 @@ fn each_object<'a, E>(
 
 /// Shows the elements of a JSON array to `visit`, of which only one is in memory at a time. The outer error is one of the JSON, the inner one
 /// of the visitor.
-fn each_element(
+pub fn each_element<X>(
     bytes: &[u8],
-    visit: impl FnMut(usize, Value) -> Result<(), Problem>,
-) -> Result<Result<(), Problem>, serde_json::Error> {
-    struct Elements<'v, F> {
+    visit: impl FnMut(usize, Value) -> Result<(), X>,
+) -> Result<Result<(), X>, serde_json::Error> {
+    struct Elements<'v, F, X> {
         visit: F,
-        stopped: &'v mut Option<Problem>,
+        stopped: &'v mut Option<X>,
     }
 
-    impl<'de, F: FnMut(usize, Value) -> Result<(), Problem>> Visitor<'de> for Elements<'_, F> {
+    impl<'de, X, F: FnMut(usize, Value) -> Result<(), X>> Visitor<'de> for Elements<'_, F, X> {
         type Value = ();
 
         fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {

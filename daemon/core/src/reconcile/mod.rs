@@ -223,8 +223,8 @@ pub enum Stage {
     },
 }
 
-/// How drifted objects are put back: at once the first time, then with growing pauses while they keep drifting, so that a fight
-/// with another controller costs next to nothing.
+/// How drifted objects are put back: each at once the first time, then with growing pauses while they keep drifting, so that a fight
+/// with another controller costs next to nothing, and holds up no other object.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub enum Correction {
     /// Nothing to do.
@@ -265,6 +265,8 @@ pub struct Upkeep {
     pub drifted: BTreeSet<ObjectKey>,
     /// Putting them back.
     pub correction: Correction,
+    /// Objects that were put back in the present series of corrections; they wait for the end of its pause.
+    pub recent: BTreeSet<ObjectKey>,
     /// Apps that failed alone and were told of.
     pub told: BTreeSet<String>,
 }

@@ -71,6 +71,9 @@ impl Machine<'_> {
                 attempt,
             } if pausing == ticket => {
                 upkeep.correction = Correction::Resting;
+                if upkeep.drifted.is_empty() {
+                    upkeep.recent.clear();
+                }
                 self.correct_again(attempt);
             }
             _ => {}
@@ -92,7 +95,33 @@ impl Machine<'_> {
             DriftPolicy::Correct => {
                 upkeep.drifted.extend(keys);
                 self.correct();
+                self.correct_others();
             }
+        }
+    }
+
+    /// Within the pause after a correction: objects that were not put back in this series have nothing to wait for.
+    fn correct_others(&mut self) {
+        let Some(upkeep) = self.state.upkeep.as_mut() else {
+            return;
+        };
+        let Correction::Pausing { ticket, attempt } = upkeep.correction else {
+            return;
+        };
+        let (others, waiting): (BTreeSet<_>, BTreeSet<_>) = mem::take(&mut upkeep.drifted)
+            .into_iter()
+            .partition(|key| !upkeep.recent.contains(key));
+        if others.is_empty() {
+            upkeep.drifted = waiting;
+            return;
+        }
+        upkeep.drifted = others;
+        upkeep.correction = Correction::Resting;
+        self.cancel(ticket);
+        // The pause begins anew after it, no longer than it was: an object is another one only once in a series.
+        self.correct_again(attempt.saturating_sub(1));
+        if let Some(upkeep) = self.state.upkeep.as_mut() {
+            upkeep.drifted.extend(waiting);
         }
     }
 
@@ -198,6 +227,7 @@ impl Machine<'_> {
             return;
         };
         let keys = mem::take(&mut upkeep.drifted);
+        upkeep.recent.extend(keys.iter().cloned());
         self.effects.push(Effect::ApplyObjects {
             ticket,
             document: upkeep.document.clone(),
@@ -215,6 +245,7 @@ impl Machine<'_> {
         let Some(upkeep) = self.state.upkeep.as_mut() else {
             return;
         };
+        upkeep.recent.clear();
         match mem::take(&mut upkeep.correction) {
             Correction::Resting => {}
             Correction::Running { ticket, keys, .. } => {
@@ -306,6 +337,7 @@ impl Upkeep {
             recheck,
             drifted: BTreeSet::new(),
             correction: Correction::Resting,
+            recent: BTreeSet::new(),
             told: BTreeSet::new(),
         }
     }

@@ -31,6 +31,40 @@ fn drift_is_corrected_at_once_and_then_paced() {
 }
 
 #[test]
+fn an_object_that_drifts_for_the_first_time_does_not_wait_for_the_pause_of_another() {
+    let (mut state, _) = committed(document(1));
+    let mut effects = step(&mut state, Event::DriftDetected { keys: vec![key("a")] });
+    for name in ["b", "c", "d"] {
+        let (ticket, _) = put_back(&effects).expect("a correction at once");
+        let ended = step(
+            &mut state,
+            Event::ApplyFinished {
+                ticket,
+                failures: vec![],
+            },
+        );
+        // The pause does not grow by others.
+        assert_eq!(retry(&ended).1, 0);
+        let keys = vec![key("a"), key(name)];
+        effects = step(&mut state, Event::DriftDetected { keys });
+        let (_, keys) = put_back(&effects).expect("a correction at once");
+        assert_eq!(keys, BTreeSet::from([key(name)]));
+    }
+    let (ticket, _) = put_back(&effects).expect("a correction at once");
+    let failures = vec![];
+    let ended = step(&mut state, Event::ApplyFinished { ticket, failures });
+    // The one that was put back before waits for the pause.
+    let effects = step(
+        &mut state,
+        Event::RetryDue {
+            ticket: retry(&ended).0,
+        },
+    );
+    let (_, keys) = put_back(&effects).expect("a correction after the pause");
+    assert_eq!(keys, BTreeSet::from([key("a")]));
+}
+
+#[test]
 fn a_quiet_pause_ends_a_series_of_corrections() {
     let (mut state, _) = committed(document(1));
     for _ in 0..3 {

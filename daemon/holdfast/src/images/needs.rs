@@ -2,14 +2,16 @@
 
 use super::reference;
 use crate::identity::Identity;
-use holdfast_core::{admission::readmit, reconcile::ARCHITECTURE};
+use holdfast_core::{admission::readmit, object::each_element, reconcile::ARCHITECTURE};
 use holdfast_protocol::{
     Digest,
     document::{Artifact, DesiredState, ManifestSource},
 };
 use holdfast_store::{Blobs, Store, StoreError};
-use serde_json::Value;
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    convert::Infallible,
+};
 
 /// What is to be on the box.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -57,13 +59,14 @@ impl Needs {
                 }
                 ManifestSource::Blob(blob) => {
                     // One that is not here yet is looked at when it is.
-                    let objects = blobs
-                        .read(blob.digest)
-                        .ok()
-                        .and_then(|content| serde_json::from_slice::<Value>(&content).ok());
-                    if let Some(objects) = objects {
-                        reference::of_object(&objects, &mut self.references);
-                    }
+                    let Ok(content) = blobs.read(blob.digest) else {
+                        continue;
+                    };
+                    // One object at a time: a thousand of them at once would be megabytes. What is no list of objects, admission refuses.
+                    let _ = each_element(&content, |_, object| {
+                        reference::of_object(&object, &mut self.references);
+                        Ok::<_, Infallible>(())
+                    });
                 }
             }
         }

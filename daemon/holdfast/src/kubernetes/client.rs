@@ -1,6 +1,6 @@
 //! A small Kubernetes client: from a kubeconfig to a [`kube::Client`] that holds few connections and little memory.
 //!
-//! In: path of a kubeconfig. Out: a client. It guarantees: HTTP/1.1 only, no compression, at most two idle connections kept and
+//! In: path of a kubeconfig. Out: a client. It guarantees: HTTP/1.1 only, no compression, only as many idle connections kept as are used at once, and
 //! those for seconds only, no retries of its own (the caller decides), and certificates that are judged without a clock: the
 //! Kubernetes of a box that woke up in 1970 is still its own.
 
@@ -20,8 +20,8 @@ use tower::{BoxError, ServiceBuilder};
 
 /// How long an unused connection is kept. Long enough for the requests of one document, short enough to cost nothing when idle.
 const IDLE_CONNECTION: Duration = Duration::from_secs(5);
-/// Unused connections kept at most.
-const IDLE_CONNECTIONS: usize = 2;
+/// Unused connections kept at most: as many as are used at once, or each request of a document would begin with a handshake.
+const IDLE_CONNECTIONS: usize = 16;
 /// The most that one read buffer of a connection grows to, in bytes; hyper's own limit is 400 KiB.
 const READ_BUFFER: usize = 64 * 1024;
 

@@ -1,29 +1,25 @@
 //! How many requests at once the API server is given.
 //!
 //! In: how long its answers take, and when it says that it has too much to do. Out: the number of requests that may be under way. It
-//! guarantees at least one, never more than is asked for, half as many after each "too many requests", and that a server whose answers only
-//! grow slower with more of them is not given more.
+//! guarantees at least one, never more than is asked for, half as many after each "too many requests", and fewer to a server whose answers
+//! take longer than is good for anybody else who asks it.
 //!
-//! The rule is that of TCP Vegas (Brakmo and Peterson, 1995): of `limit` requests, about `limit * (1 - fastest / now)` wait in a queue of the
-//! server, for with an empty queue they would take the fastest time.
+//! What is held against the server is the time itself, not the time over its fastest one: most of an answer's time is waiting for the disk
+//! and for other programs, and with fewer requests at once all of them together only take longer.
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-/// Fewer requests than these in the server's queue: one more may be sent.
-const SHORT_QUEUE: f64 = 4.0;
-/// More than these: one less.
-const LONG_QUEUE: f64 = 8.0;
-/// Where it begins.
-const FIRST_LIMIT: f64 = 8.0;
+/// Answers that take longer than this, in seconds, are too many at once: people's own requests wait as long.
+const SLOW: f64 = 0.5;
 /// No more than anybody may set.
 const HIGHEST: f64 = 64.0;
+/// As many as are sent by default.
+const USUAL: f64 = 16.0;
 /// Weight of one answer in the present time of answers.
 const WEIGHT: f64 = 0.125;
-/// By how much the fastest time rises with each answer: a server that has become slower for good is known as such after a few hundred.
-const FORGET: f64 = 1.002;
 
 /// The load that an API server bears well.
 #[derive(Debug)]
@@ -32,17 +28,14 @@ pub struct Load(Mutex<State>);
 #[derive(Debug)]
 struct State {
     limit: f64,
-    /// Seconds; 0 before the first answer.
-    fastest: f64,
-    /// Seconds; 0 before the first answer.
+    /// Present time of an answer in seconds; 0 before the first one.
     now: f64,
 }
 
 impl Default for Load {
     fn default() -> Self {
         Self(Mutex::new(State {
-            limit: FIRST_LIMIT,
-            fastest: 0.0,
+            limit: HIGHEST,
             now: 0.0,
         }))
     }
@@ -59,26 +52,21 @@ impl Load {
 
     /// A request was answered after this time.
     pub fn answered(&self, took: Duration) {
-        let took = took.as_secs_f64().max(1e-6);
+        let took = took.as_secs_f64();
         let mut state = self.locked();
-        if state.fastest == 0.0 {
-            (state.fastest, state.now) = (took, took);
-            return;
-        }
-        state.fastest = (state.fastest * FORGET).min(took);
         state.now += (took - state.now) * WEIGHT;
-        let queue = state.limit * (1.0 - state.fastest / state.now.max(state.fastest));
-        if queue < SHORT_QUEUE {
+        if state.now > SLOW {
+            state.limit = (state.limit - 1.0).max(1.0);
+        } else if state.now < SLOW / 2.0 {
             state.limit = (state.limit + 1.0 / state.limit).min(HIGHEST);
-        } else if queue > LONG_QUEUE {
-            state.limit = (state.limit - 1.0 / state.limit).max(1.0);
         }
     }
 
     /// The server refused a request because it has too much to do.
     pub fn refused(&self) {
         let mut state = self.locked();
-        state.limit = (state.limit / 2.0).max(1.0);
+        // Nobody sends more than a setting allows, so that is where the half is taken of.
+        state.limit = (state.limit.min(USUAL) / 2.0).max(1.0);
     }
 
     fn locked(&self) -> MutexGuard<'_, State> {
@@ -91,38 +79,33 @@ impl Load {
 mod tests {
     use super::*;
 
-    /// Answers of a server with so many workers, each of which needs 2 ms for a request.
-    fn serve(load: &Load, workers: usize, answers: usize) {
+    fn serve(load: &Load, milliseconds: u64, answers: usize) {
         for _ in 0..answers {
-            let rounds = load.limit(64).div_ceil(workers);
-            load.answered(Duration::from_millis(2) * u32::try_from(rounds).unwrap());
+            load.answered(Duration::from_millis(milliseconds));
         }
     }
 
     #[test]
-    fn a_server_that_keeps_up_gets_more_and_one_that_queues_does_not() {
-        let wide = Load::default();
-        serve(&wide, 64, 5_000);
-        assert_eq!(wide.limit(64), 64);
-        assert_eq!(wide.limit(16), 16);
-
-        let narrow = Load::default();
-        // The fastest time is only seen while there is no queue.
-        narrow.answered(Duration::from_millis(2));
-        serve(&narrow, 1, 500);
-        assert!((4..=12).contains(&narrow.limit(64)), "{}", narrow.limit(64));
+    fn a_slow_server_gets_fewer_and_one_that_recovers_gets_more_again() {
+        let load = Load::default();
+        serve(&load, 60, 1_000);
+        assert_eq!((load.limit(64), load.limit(16)), (64, 16));
+        serve(&load, 2_000, 200);
+        assert_eq!(load.limit(16), 1);
+        serve(&load, 20, 1_000);
+        assert_eq!(load.limit(16), 16);
     }
 
     #[test]
     fn each_refusal_halves_and_one_request_is_always_allowed() {
         let load = Load::default();
         load.refused();
-        assert_eq!(load.limit(64), 4);
+        assert_eq!(load.limit(64), 8);
         for _ in 0..10 {
             load.refused();
         }
         assert_eq!(load.limit(64), 1);
-        serve(&load, 64, 1_000);
+        serve(&load, 20, 1_000);
         assert!(load.limit(64) > 8, "{}", load.limit(64));
     }
 }
