@@ -74,6 +74,7 @@ pub(super) fn artifact(directory: &Path, value: &mut Value, files: &mut Files) -
 /// Digest and size of a file, read once.
 fn measure(path: &Path) -> Result<(Digest, u64)> {
     let unreadable = |error| files::unreadable(path, &error);
+    files::require_readable(path)?;
     let mut file = File::open(path).map_err(unreadable)?;
     let mut hash = Context::new(&SHA256);
     let mut buffer = vec![0; 128 * 1024];

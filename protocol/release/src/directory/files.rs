@@ -41,8 +41,27 @@ pub(super) fn unreadable(path: &Path, error: &std::io::Error) -> Problem {
     )
 }
 
+/// Refuses what is neither a file nor a directory: opening a named pipe would wait for a writer for ever, and a device has no end.
+fn readable(path: &Path, metadata: &fs::Metadata) -> Result<()> {
+    if metadata.is_file() || metadata.is_dir() {
+        return Ok(());
+    }
+    Err(invalid(
+        &path.display().to_string(),
+        "is no regular file, but a named pipe, a socket or a device",
+        "remove it from the release, or put a file in its place",
+    ))
+}
+
+/// Refuses what is not there, and what is neither a file nor a directory.
+pub(super) fn require_readable(path: &Path) -> Result<()> {
+    let metadata = fs::metadata(path).map_err(|error| unreadable(path, &error))?;
+    readable(path, &metadata)
+}
+
 /// Reads a file as text.
 pub fn read(path: &Path) -> Result<String> {
+    require_readable(path)?;
     fs::read_to_string(path).map_err(|error| unreadable(path, &error))
 }
 
@@ -59,6 +78,7 @@ pub fn find(path: &Path) -> Result<Found> {
             }],
         });
     }
+    readable(path, &metadata)?;
     let (mut directories, files) = list(path)?;
     let settings = files
         .iter()
@@ -142,7 +162,8 @@ fn app(directory: &Path, name: String, settings: Option<&Path>) -> Result<AppFil
 
 fn holds_manifests(directory: &Path, depth: usize) -> bool {
     depth <= MAX_DEPTH
-        && list(directory).is_ok_and(|(directories, files)| {
+        // What cannot be looked through is kept, so that it is refused by its name.
+        && list(directory).map_or(true, |(directories, files)| {
             files.is_empty() && directories.is_empty()
                 || files.iter().any(|file| is_manifest(file) || is_text(file))
                 || directories
@@ -177,7 +198,7 @@ fn name_of(path: &Path, name: Option<&std::ffi::OsStr>) -> Result<String> {
         })
 }
 
-/// Directories and files of a directory by name, without hidden ones.
+/// Directories and regular files of a directory by name, without hidden ones; anything else is refused.
 pub(super) fn list(path: &Path) -> Result<(Vec<PathBuf>, Vec<PathBuf>)> {
     let mut directories = Vec::new();
     let mut files = Vec::new();
@@ -187,6 +208,7 @@ pub(super) fn list(path: &Path) -> Result<(Vec<PathBuf>, Vec<PathBuf>)> {
             continue;
         }
         let metadata = fs::metadata(entry.path()).map_err(|error| unreadable(&entry.path(), &error))?;
+        readable(&entry.path(), &metadata)?;
         if metadata.is_dir() {
             directories.push(entry.path());
         } else {

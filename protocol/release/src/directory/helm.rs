@@ -161,12 +161,13 @@ fn merge(base: &mut Map<String, Value>, over: &Map<String, Value>) {
 }
 
 fn read_bytes(path: &Path) -> Result<Vec<u8>> {
+    files::require_readable(path)?;
     fs::read(path).map_err(|error| files::unreadable(path, &error))
 }
 
 /// Packs a chart directory: sorted, without times, owners and modes of this machine.
 fn pack(directory: &Path) -> Result<Vec<u8>> {
-    let chart = fs::read_to_string(directory.join("Chart.yaml"))
+    let chart = files::read(&directory.join("Chart.yaml"))
         .map_err(|_| unusable(directory, "holds no Chart.yaml", "name the chart's own directory"))?;
     let name = chart_field(&chart, "name").ok_or_else(|| {
         unusable(

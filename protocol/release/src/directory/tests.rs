@@ -41,6 +41,38 @@ fn refused(files: &[(&str, &str)]) -> Problem {
 }
 
 #[test]
+fn a_named_pipe_in_a_release_is_refused_by_its_name() {
+    let settings = "k3s: {version: v1.36.3+k3s1}\nimages: {amd64: [{file: images/till.tar}]}\n";
+    for pipe in [
+        "till/pipe.yaml",
+        "till/notes",
+        "release.yaml",
+        "camera/pipe",
+        "images/till.tar",
+    ] {
+        let found = directory(&[
+            ("till/a.yaml", &config_map("a")),
+            ("camera/b.yaml", &config_map("b")),
+        ]);
+        let path = found.path().join(pipe);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        if pipe.starts_with("images") {
+            fs::write(found.path().join("release.yaml"), settings).unwrap();
+        }
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        // Opening it would wait for a writer: what hangs must fail here all the same.
+        let (done, answer) = std::sync::mpsc::channel();
+        let root = found.path().to_owned();
+        std::thread::spawn(move || done.send(load(&root).map(|_| ()).expect_err("must be refused")));
+        let problem = answer
+            .recv_timeout(std::time::Duration::from_secs(20))
+            .expect(pipe);
+        assert!(problem.message.contains(path.to_str().unwrap()), "{problem:?}");
+        assert!(problem.message.contains("named pipe"), "{problem:?}");
+    }
+}
+
+#[test]
 fn each_directory_is_an_app_and_its_files_are_found_at_any_depth() {
     let found = directory(&[
         ("till/a.yaml", &config_map("a")),
