@@ -53,7 +53,7 @@ impl DesiredState {
         )?;
         policy::check(&self.policy)?;
         if let Some(section) = &self.k3s {
-            k3s::check(section)?;
+            k3s::check(section, !self.apps.is_empty())?;
         }
         let mut names = BTreeSet::new();
         let mut objects = 0;

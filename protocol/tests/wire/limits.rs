@@ -363,3 +363,52 @@ fn what_an_operator_would_write_is_taken() {
         with(pointer, value).unwrap_or_else(|error| panic!("{pointer}: {error}"));
     }
 }
+
+/// What is refused of a k3s section, in a document with an app.
+fn section(k3s: Value) -> Result<(), String> {
+    let mut document = everything();
+    document.k3s = Some(serde_json::from_value(k3s).unwrap());
+    document.validate().map_err(|error| error.to_string())
+}
+
+#[test]
+fn an_agent_without_servers_to_join_is_refused_with_what_to_do() {
+    let error = section(json!({"role": "agent"})).unwrap_err();
+    assert!(
+        error.starts_with("k3s.role: an agent needs servers to join: use k3s.site"),
+        "{error}"
+    );
+    let error = section(json!({"role": "agent", "site": {}})).unwrap_err();
+    assert!(error.starts_with("k3s.role: agents take no apps"), "{error}");
+    section(json!({"role": "server"})).unwrap();
+    section(json!({"site": {}})).unwrap();
+    let mut document = everything();
+    document.apps.clear();
+    document.k3s = Some(serde_json::from_value(json!({"role": "agent", "site": {}})).unwrap());
+    document.validate().unwrap();
+    // As the hub makes it for one agent of a site.
+    let join = everything().k3s.unwrap().join.unwrap();
+    document.k3s = Some(serde_json::from_value(json!({"role": "agent", "join": join})).unwrap());
+    document.validate().unwrap();
+}
+
+#[test]
+fn a_key_of_k3s_that_has_a_place_of_its_own_is_refused_with_that_place() {
+    for (key, instead) in [
+        ("data-dir", "kubernetes.data_dir"),
+        ("d", "kubernetes.data_dir"),
+        ("write-kubeconfig", "kubernetes.kubeconfig"),
+        ("https-listen-port", "kubernetes.https_port"),
+        ("token", "k3s.site"),
+        ("token+", "k3s.site"),
+        ("agent-token", "k3s.site"),
+        ("server", "k3s.site"),
+        ("cluster-init", "servers: 3"),
+    ] {
+        let error = section(json!({"config": {"debug": true, key: "x"}})).unwrap_err();
+        assert!(error.starts_with(&format!("k3s.config.{key}: ")), "{error}");
+        assert!(error.contains(instead), "{error}");
+    }
+    section(json!({"config": {"debug": true, "node-label+": ["a=b"], "write-kubeconfig-mode": "0600"}}))
+        .unwrap();
+}

@@ -1,13 +1,53 @@
 //! Rules of the k3s section.
 
 use super::{Checked, architecture, artifact, fail, images, line, require};
-use crate::document::{Datastore, K3sSection, Registries};
+use crate::document::{Datastore, K3sRole, K3sSection, Registries};
 use serde_json::{Map, Value};
 
 /// The most registries with mirrors, settings or credentials.
 const MAX_REGISTRIES: usize = 64;
 
-pub(super) fn check(section: &K3sSection) -> Checked {
+/// Keys of k3s's `config.yaml` that have a place of their own: the box would have another value all the same, or fall out of its site.
+/// With the short names that k3s takes for them.
+const RESERVED: [(&str, &str); 13] = [
+    ("data-dir", DATA_DIR),
+    ("d", DATA_DIR),
+    ("write-kubeconfig", KUBECONFIG),
+    ("o", KUBECONFIG),
+    (
+        "https-listen-port",
+        "each box says it in its settings: kubernetes.https_port",
+    ),
+    ("token", TOKEN),
+    ("t", TOKEN),
+    ("token-file", TOKEN),
+    ("agent-token", TOKEN),
+    ("agent-token-file", TOKEN),
+    ("server", SERVER),
+    ("s", SERVER),
+    (
+        "cluster-init",
+        "use k3s.site with servers: 3, which begins the cluster on the first of them",
+    ),
+];
+const DATA_DIR: &str = "each box says it in its settings: kubernetes.data_dir";
+const KUBECONFIG: &str = "each box says it in its settings: kubernetes.kubeconfig";
+const TOKEN: &str = "use k3s.site: the hub makes the secret of a site and seals it to each box";
+const SERVER: &str = "use k3s.site, with its server where no label says the address";
+
+/// `has_apps`: whether the document has any.
+pub(super) fn check(section: &K3sSection, has_apps: bool) -> Checked {
+    role(section, has_apps)?;
+    for key in section.config.keys() {
+        // k3s appends to what it has where the key ends in a plus.
+        let name = key.trim_end_matches('+');
+        if let Some((_, instead)) = RESERVED.iter().find(|(reserved, _)| *reserved == name) {
+            return fail(
+                format!("k3s.config.{key}"),
+                format!("it is not set here: {instead}"),
+            );
+        }
+    }
     if let Some(version) = &section.version {
         line("k3s.version", version, 128)?;
         require(
@@ -60,6 +100,23 @@ pub(super) fn check(section: &K3sSection) -> Checked {
         )?;
     }
     section.registries.as_ref().map_or(Ok(()), registries)
+}
+
+/// What the hub made of a site has `join`; whether such a document fits is seen by the box.
+fn role(section: &K3sSection, has_apps: bool) -> Checked {
+    if section.role != K3sRole::Agent || section.join.is_some() {
+        return Ok(());
+    }
+    require(
+        section.site.is_some(),
+        "k3s.role",
+        "an agent needs servers to join: use k3s.site, which makes each node a server or an agent by its labels, or leave the role out",
+    )?;
+    require(
+        !has_apps,
+        "k3s.role",
+        "agents take no apps, which are for the servers of a site: leave the role out, and k3s.site takes it from the labels of each node",
+    )
 }
 
 fn registries(registries: &Registries) -> Checked {
