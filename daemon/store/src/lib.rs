@@ -27,6 +27,7 @@ mod journal;
 mod lock;
 mod outbox;
 mod pause;
+mod restarts;
 mod store;
 
 pub use blobs::{BlobError, BlobWriter, Blobs, Collected};

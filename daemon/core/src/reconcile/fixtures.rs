@@ -75,6 +75,7 @@ pub(super) fn restarted(newest: Option<(DocumentRef, JournalStep)>, applied: Opt
         proven: None,
         fallback: None,
         paused: false,
+        deadline_seconds: None,
     }
 }
 

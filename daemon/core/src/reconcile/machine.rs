@@ -24,11 +24,12 @@ pub(super) fn step(state: &mut State, event: Event) -> Result<Vec<Effect>, Illeg
             proven,
             fallback,
             paused,
+            deadline_seconds,
         } => {
             machine.state.started = true;
             machine.state.paused = paused;
             machine.state.proven = proven;
-            machine.restart(newest, applied, fallback);
+            machine.restart(newest, applied, fallback, deadline_seconds);
         }
         Event::DocumentAccepted(document) => machine.accept(document),
         Event::BlobsReady { ticket } => machine.blobs_ready(ticket),
@@ -149,6 +150,7 @@ impl Machine<'_> {
         newest: Option<(DocumentRef, JournalStep)>,
         applied: Option<DocumentRef>,
         fallback: Option<DocumentRef>,
+        deadline_seconds: Option<u32>,
     ) {
         self.state.applied = applied.as_ref().map(|document| document.generation);
         self.state.fallback.clone_from(&fallback);
@@ -205,6 +207,12 @@ impl Machine<'_> {
             }
         };
         self.state.upkeep = kept_up.map(|document| Upkeep::of(document, true));
+        if work.begun && !work.cannot_fail() {
+            work.deadline_seconds = deadline_seconds.unwrap_or(work.deadline_seconds);
+            if work.deadline_seconds == 0 {
+                return self.restarted_too_often(work);
+            }
+        }
         if work.begun {
             self.begin_deadline(&mut work);
         }

@@ -143,6 +143,9 @@ pub enum Event {
         fallback: Option<DocumentRef>,
         /// Whether a person paused changes.
         paused: bool,
+        /// Seconds that a newest document which was begun, and not gone back from, still has: [`super::deadline_after_restarts`]. The
+        /// whole of its deadline where absent; with 0 it is too late already.
+        deadline_seconds: Option<u32>,
     },
     /// A newer document passed admission and is stored.
     DocumentAccepted(DocumentRef),

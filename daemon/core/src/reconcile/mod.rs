@@ -55,7 +55,8 @@
 //! - Retries are unlimited and paced by the caller's [`crate::backoff`]. A document that failed for good or was gone back from is
 //!   never applied again.
 //! - Before the gate nothing of the box is touched. After it a document either becomes good within its deadline, or the node goes
-//!   back to the last good one; going back never gives up.
+//!   back to the last good one; going back never gives up. Restarts in between make the deadline shorter, so a document that makes the
+//!   box restart over and over comes to its end too.
 //! - A document that takes over from one whose changes had begun waits for no window, as the box is in the middle of a change
 //!   already. A pause made at the box holds it all the same.
 //! - Whether the hub can be reached is no part of any of this.
@@ -69,6 +70,7 @@ mod machine;
 mod messages;
 #[cfg(test)]
 mod properties;
+mod restarts;
 mod rollback;
 #[cfg(test)]
 mod rollback_tests;
@@ -84,6 +86,7 @@ mod way;
 pub use messages::{
     ARCHITECTURE, DocumentRef, Effect, Event, IllegalTransition, JournalStep, Report, Ticket,
 };
+pub use restarts::deadline_after_restarts;
 pub use state::State;
 
 use crate::object::ObjectKey;
@@ -141,6 +144,8 @@ pub struct Work {
     pub overdue: bool,
     /// What holds it up at present.
     pub cause: Option<Problem>,
+    /// Seconds in which it must be ready, from the gate or from the restart on: those of the document, or fewer after restarts.
+    pub deadline_seconds: u32,
     /// Timer of its deadline, once it runs.
     pub deadline: Option<Ticket>,
     /// Present where this is the way back.

@@ -43,7 +43,9 @@ enum Move {
     Drift {
         name: u8,
     },
-    Kill,
+    Kill {
+        seconds: Option<u32>,
+    },
 }
 
 fn moves() -> impl Strategy<Value = Move> {
@@ -59,7 +61,7 @@ fn moves() -> impl Strategy<Value = Move> {
         16 => (any::<usize>(), any::<u8>()).prop_map(|(which, kind)| Move::Answer { which, kind }),
         1 => any::<usize>().prop_map(|which| Move::Stale { which }),
         2 => (0_u8..4).prop_map(|name| Move::Drift { name }),
-        1 => Just(Move::Kill),
+        1 => prop::option::of(0_u32..2).prop_map(|seconds| Move::Kill { seconds }),
     ]
 }
 
@@ -425,7 +427,7 @@ impl Caller {
                 }
                 self.send(Event::DriftDetected { keys: vec![key] });
             }
-            Move::Kill => {
+            Move::Kill { seconds } => {
                 // All that was under way is gone; the store is what is left.
                 self.state = State::default();
                 self.under_way.clear();
@@ -439,6 +441,7 @@ impl Caller {
                     proven: self.proven.iter().map(|proven| proven.generation).max(),
                     fallback: self.fallback(),
                     paused: self.paused,
+                    deadline_seconds: seconds,
                 };
                 let begun = |(newest, step): &(DocumentRef, JournalStep)| {
                     (*step != JournalStep::Accepted).then_some(newest.digest)

@@ -1,6 +1,8 @@
 //! The way back: what leads to it, how it begins, how it ends.
 
-use super::{DocumentRef, Effect, JournalStep, Rollback, Stage, Work, machine::Machine};
+use super::{
+    DocumentRef, Effect, JournalStep, Rollback, Stage, Work, machine::Machine, restarts::restarted_too_often,
+};
 use crate::codes;
 use holdfast_protocol::{
     Generation, Problem,
@@ -94,7 +96,7 @@ impl Machine<'_> {
         };
         work.overdue = false;
         let generation = work.document.generation;
-        let seconds = work.document.ready_deadline_seconds;
+        let seconds = work.deadline_seconds;
         let problem = cause.unwrap_or_else(|| {
             Problem::new(
                 codes::NOT_READY_IN_TIME,
@@ -127,6 +129,21 @@ impl Machine<'_> {
             (EventKind::DocumentFailed, message)
         };
         self.report(kind, Severity::Alarm, message, Some(generation), Some(problem));
+    }
+
+    /// The daemon or the box restarted so often in the middle of the change that nothing of its deadline is left. No stage is entered yet.
+    pub(super) fn restarted_too_often(&mut self, mut work: Work) {
+        let generation = work.document.generation;
+        let problem = restarted_too_often(generation);
+        if let Some(to) = self.state.way_back_of(&work) {
+            return self.begin_rollback(work.document, to, problem, false);
+        }
+        work.late = true;
+        self.report_failed(&work.document, &problem, None);
+        self.enter_fetching(Work {
+            cause: Some(problem),
+            ..work
+        });
     }
 
     /// Tells that the document failed, and what happens next.

@@ -83,7 +83,8 @@ impl Machine<'_> {
         };
     }
 
-    /// The time in which a document that has passed the gate must be good runs from here; after a restart, anew.
+    /// The time in which a document that has passed the gate must be good runs from here; after a restart, what
+    /// is left of it.
     pub(super) fn begin_deadline(&mut self, work: &mut Work) {
         if work.proven || work.late {
             return;
@@ -93,7 +94,7 @@ impl Machine<'_> {
             let ticket = self.ticket();
             self.effects.push(Effect::ScheduleDeadline {
                 ticket,
-                after_seconds: work.document.ready_deadline_seconds,
+                after_seconds: work.deadline_seconds,
             });
             work.deadline = Some(ticket);
         }
@@ -272,6 +273,7 @@ impl Machine<'_> {
 impl Work {
     pub(super) const fn of(document: DocumentRef) -> Self {
         Self {
+            deadline_seconds: document.ready_deadline_seconds,
             document,
             attempt: 0,
             begun: false,

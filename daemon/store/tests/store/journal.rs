@@ -157,6 +157,16 @@ fn what_a_rollback_can_go_back_to_is_kept_and_bounded() {
 }
 
 #[test]
+fn restarts_are_counted_for_one_change_and_anew_for_another() {
+    let directory = tempfile::tempdir().unwrap();
+    let (first, second) = (document("1.1", 0).digest(), document("1.2", 0).digest());
+    let count = |digest| open(directory.path()).count_restart(digest).unwrap();
+    assert_eq!([count(first), count(first), count(first)], [1, 2, 3]);
+    assert_eq!([count(second), count(second)], [1, 2]);
+    assert_eq!(count(first), 1);
+}
+
+#[test]
 fn a_pause_survives_a_restart_and_is_taken_away() {
     let directory = tempfile::tempdir().unwrap();
     let pause = Pause {

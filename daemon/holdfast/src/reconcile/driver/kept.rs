@@ -1,7 +1,10 @@
 //! The documents that matter, and that what they need stays on the disk.
 
 use super::Driver;
-use holdfast_core::{admission::readmit, reconcile::DocumentRef};
+use holdfast_core::{
+    admission::readmit,
+    reconcile::{DocumentRef, JournalStep, deadline_after_restarts},
+};
 use holdfast_protocol::{
     Digest,
     document::{DesiredState, K3sSection, Policy},
@@ -43,6 +46,24 @@ impl Driver {
 
     pub(super) fn section(&self, digest: Digest) -> Option<Arc<K3sSection>> {
         self.known.get(&digest)?.k3s.clone()
+    }
+
+    /// Counts this start where it fell into the change to `document`; gives the seconds that the change still has.
+    pub(super) fn deadline_left(&self, document: &DocumentRef, step: &JournalStep) -> Option<u32> {
+        match step {
+            JournalStep::Switching | JournalStep::Applying | JournalStep::Applied => {
+                let counted = self.parts.objects.store.count_restart(document.digest);
+                self.parts.recorder.check(counted.as_ref().err());
+                let restarts = counted.ok()?;
+                Some(deadline_after_restarts(document.ready_deadline_seconds, restarts))
+            }
+            // A way back never gives up.
+            JournalStep::RollingBack { .. }
+            | JournalStep::Accepted
+            | JournalStep::Proven
+            | JournalStep::Failed { .. }
+            | JournalStep::RolledBack { .. } => None,
+        }
     }
 
     /// A stored document, where it passes admission again.

@@ -143,6 +143,9 @@ impl Driver {
         driver.wanted_version = section.as_ref().and_then(|section| section.version.clone());
         driver.parts.switcher.take_up(wanted).await;
         let paused = driver.take_up_pause();
+        let deadline_seconds = newest
+            .as_ref()
+            .and_then(|(document, step)| driver.deadline_left(document, step));
         driver
             .step(Event::Restarted {
                 newest,
@@ -150,6 +153,7 @@ impl Driver {
                 proven: stored.proven,
                 fallback,
                 paused,
+                deadline_seconds,
             })
             .await;
         driver
