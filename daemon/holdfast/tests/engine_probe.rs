@@ -200,3 +200,58 @@ async fn an_app_that_may_fail_alone_is_told_and_keeps_the_others_going() -> Resu
     );
     Ok(())
 }
+
+#[tokio::test]
+async fn an_app_that_may_fail_alone_and_never_answers_is_told_and_shown_until_it_answers() -> Result<()> {
+    let hub = Hub::start().await?;
+    let node = Node::start(&hub, "dark").await?;
+    let good = app("good", "dark", &[namespace("dark"), config_map("kept", "1")], &[]);
+    let server = Server::start().await?;
+    let probe = json!({
+        "name": "light", "periodSeconds": 1,
+        "check": {"http": {"target": {"address": format!("127.0.0.1:{}", server.port)}, "path": "/healthz"}}
+    });
+    let mut lamp = app("lamp", "dark", &[config_map("bulb", "1")], &[probe]);
+    lamp["onFailure"] = json!("isolate");
+    // The answer is awaited before the document is good: the stability period outlasts it.
+    let mut document = node.document(1, &[good, lamp]);
+    document["policy"] = json!({"stabilitySeconds": 2});
+    hub.publish(&node.name, hub.sign(&document).to_json()).await?;
+    node.until_proven(1).await?;
+    let proven = hub.hear_event(EventKind::DocumentProven).await?;
+    assert!(
+        proven.message.ends_with(" but lamp are ready"),
+        "{}",
+        proven.message
+    );
+    let told = hub.hear_event(EventKind::AppFailed).await?;
+    assert!(told.message.contains("app lamp"), "{}", told.message);
+    assert_eq!(
+        told.problem.map(|problem| problem.code.into_owned()).as_deref(),
+        Some(codes::PROBE_FAILED)
+    );
+    // It is asked on, and shown as what it is, while nothing is wrong with the other.
+    let asked = server.asked.load(Ordering::SeqCst);
+    let status = node
+        .until("the app is degraded and asked on", |status| {
+            status.apps[1].health == Health::Degraded && server.asked.load(Ordering::SeqCst) > asked + 1
+        })
+        .await?;
+    assert_eq!(status.generation.phase, Phase::Committed);
+    assert_eq!(status.apps[0].health, Health::Healthy);
+    let cause = status.apps[1].cause.clone().context("a cause")?;
+    assert_eq!(cause.code, codes::PROBE_FAILED);
+    server.ready.store(true, Ordering::SeqCst);
+    node.until("the app is healthy", |status| {
+        status.apps[1].health == Health::Healthy
+    })
+    .await?;
+    let failures = hub
+        .heard()
+        .events
+        .iter()
+        .filter(|event| event.kind == EventKind::AppFailed)
+        .count();
+    assert_eq!(failures, 1, "it is told once");
+    Ok(())
+}

@@ -80,8 +80,19 @@ pub struct Summary {
     pub objects: u32,
     /// The first cause of the worst health.
     pub cause: Option<Problem>,
-    /// Apps that may fail alone and are degraded, with the first cause of each. They are no part of the rest.
-    pub isolated: Vec<(String, Problem)>,
+    /// Apps that may fail alone and are not healthy. They are no part of the rest.
+    pub isolated: Vec<IsolatedApp>,
+}
+
+/// An app that may fail alone and is not healthy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IsolatedApp {
+    /// Its name.
+    pub name: String,
+    /// Progressing or degraded.
+    pub health: Health,
+    /// The first cause of that; none where nothing was seen of the app yet.
+    pub cause: Option<Problem>,
 }
 
 impl Summary {

@@ -1,7 +1,11 @@
 //! What the tests of the machine share: documents, events, and picks among effects.
 
 use super::*;
-use crate::{codes, failure::Failure, readiness::Summary};
+use crate::{
+    codes,
+    failure::Failure,
+    readiness::{IsolatedApp, Summary},
+};
 use holdfast_protocol::{
     Digest,
     document::{BlobRef, DriftPolicy, FailurePolicy},
@@ -59,6 +63,14 @@ pub(super) fn summary(health: Health) -> Summary {
         cause: (health != Health::Healthy)
             .then(|| Problem::new(codes::IMAGE_PULL_FAILED, "image can't be pulled: x", "")),
         isolated: Vec::new(),
+    }
+}
+
+pub(super) fn unready(name: &str, health: Health) -> IsolatedApp {
+    IsolatedApp {
+        name: name.into(),
+        health,
+        cause: Some(failure(false).problem),
     }
 }
 

@@ -65,6 +65,8 @@
 //! most once. Answers to tickets that were cancelled or overtaken are passed over.
 
 #[cfg(test)]
+mod alone_tests;
+#[cfg(test)]
 mod fixtures;
 mod machine;
 mod messages;
@@ -89,7 +91,7 @@ pub use messages::{
 pub use restarts::deadline_after_restarts;
 pub use state::State;
 
-use crate::object::ObjectKey;
+use crate::{object::ObjectKey, readiness::IsolatedApp};
 use holdfast_protocol::{Generation, Problem};
 // Named by the module's comment.
 #[allow(unused_imports)]
@@ -274,4 +276,6 @@ pub struct Upkeep {
     pub recent: BTreeSet<ObjectKey>,
     /// Apps that failed alone and were told of.
     pub told: BTreeSet<String>,
+    /// Apps that may fail alone and were not healthy when they were seen last.
+    pub unready: Vec<IsolatedApp>,
 }

@@ -1,7 +1,7 @@
-//! Named scenarios of gates, stability, pauses, apps that fail alone, and the way back.
+//! Named scenarios of gates, stability, pauses, and the way back.
 
 use super::{fixtures::*, *};
-use crate::{failure::Failure, readiness::Summary};
+use crate::failure::Failure;
 use holdfast_protocol::{
     document::FailurePolicy,
     event::EventKind,
@@ -544,30 +544,4 @@ fn neither_a_good_document_nor_a_way_back_is_given_up_for_restarts() {
     let effects = step(&mut state, event);
     assert_eq!(times(&effects), [document(1).ready_deadline_seconds]);
     assert_eq!(state.phase(), Phase::RollingBack);
-}
-
-#[test]
-fn an_app_that_may_fail_alone_holds_nothing_up_and_is_told_once() {
-    let mut alone = document(2);
-    alone.isolated.insert("camera".into());
-    let (mut state, _) = committed(document(1));
-    let effects = accept(&mut state, alone);
-    let effects = applied(&mut state, &effects, vec![failure(false).in_app("camera")]);
-    assert_eq!(
-        reports(&effects),
-        [EventKind::DocumentApplied, EventKind::AppFailed]
-    );
-    assert!(put_back(&effects).is_some(), "it is tried on");
-    let observation = verify(&effects);
-    let ready = Summary {
-        isolated: vec![("camera".into(), failure(false).problem)],
-        ..summary(Health::Healthy)
-    };
-    let seen = Event::ReadinessChanged {
-        ticket: observation,
-        summary: ready,
-    };
-    let effects = step(&mut state, seen);
-    assert_eq!(reports(&effects), [EventKind::DocumentProven]);
-    assert_eq!(state.phase(), Phase::Committed);
 }

@@ -194,6 +194,7 @@ impl Machine<'_> {
         let document = work.document;
         let generation = document.generation;
         if let Some(rollback) = work.rollback {
+            self.tell_unready();
             return self.rolled_back(rollback, generation);
         }
         self.state.proven = Some(generation);
@@ -201,10 +202,15 @@ impl Machine<'_> {
             self.effects.push(Effect::Commit {
                 document: document.clone(),
             });
+            let unready = self.tell_unready();
+            let but = match unready.as_slice() {
+                [] => String::new(),
+                names => format!(" but {}", names.join(", ")),
+            };
             self.report(
                 EventKind::DocumentProven,
                 Severity::Info,
-                format!("all apps of document {generation} are ready"),
+                format!("all apps of document {generation}{but} are ready"),
                 Some(generation),
                 None,
             );

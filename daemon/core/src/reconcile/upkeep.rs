@@ -1,7 +1,7 @@
 //! Upkeep: the document applied last is observed, and its objects are put back when they drift.
 
 use super::{Correction, DocumentRef, Effect, Report, Stage, Ticket, Upkeep, Wait, machine::Machine};
-use crate::{failure::Failure, object::ObjectKey};
+use crate::{failure::Failure, object::ObjectKey, readiness::IsolatedApp};
 use holdfast_protocol::{
     Generation, Problem,
     document::DriftPolicy,
@@ -263,13 +263,13 @@ impl Machine<'_> {
                 upkeep.drifted.insert(key);
             }
             if let Some(app) = failure.app {
-                self.tell_failed_alone(&app, failure.problem);
+                self.tell_failed_alone(&app, Some(failure.problem));
             }
         }
     }
 
     /// Tells once a document that an app failed alone.
-    pub(super) fn tell_failed_alone(&mut self, app: &str, problem: Problem) {
+    pub(super) fn tell_failed_alone(&mut self, app: &str, problem: Option<Problem>) {
         let Some(upkeep) = self.state.upkeep.as_mut() else {
             return;
         };
@@ -284,12 +284,29 @@ impl Machine<'_> {
             severity: Severity::Alarm,
             message: format!(
                 "app {app} of document {generation} failed alone: {}",
-                problem.message
+                problem
+                    .as_ref()
+                    .map_or("nothing was seen of it yet", |problem| &*problem.message)
             ),
             generation: Some(generation),
-            problem: Some(problem),
+            problem,
             details,
         }));
+    }
+
+    /// Tells of the apps that may fail alone and are not healthy when their document is good without them; gives their names.
+    pub(super) fn tell_unready(&mut self) -> Vec<String> {
+        let unready = self
+            .state
+            .upkeep
+            .as_ref()
+            .map(|upkeep| upkeep.unready.clone())
+            .unwrap_or_default();
+        let tell = |app: IsolatedApp| {
+            self.tell_failed_alone(&app.name, app.cause);
+            app.name
+        };
+        unready.into_iter().map(tell).collect()
     }
 
     pub(super) fn report_objects(
@@ -339,6 +356,7 @@ impl Upkeep {
             correction: Correction::Resting,
             recent: BTreeSet::new(),
             told: BTreeSet::new(),
+            unready: Vec::new(),
         }
     }
 }

@@ -204,8 +204,12 @@ impl Machine<'_> {
         };
         upkeep.recheck = false;
         upkeep.attempt = 0;
-        for (app, problem) in summary.isolated {
-            self.tell_failed_alone(&app, problem);
+        upkeep.unready.clone_from(&summary.isolated);
+        // One that is on its way may still be healthy when the document is good; until then it is not told.
+        for app in summary.isolated {
+            if app.health == Health::Degraded {
+                self.tell_failed_alone(&app.name, app.cause);
+            }
         }
         match mem::take(&mut self.state.stage) {
             Stage::Verifying { work, stability } if summary.health == Health::Healthy => {

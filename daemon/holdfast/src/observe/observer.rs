@@ -16,7 +16,7 @@ use holdfast_core::{
     readiness::{Readiness, Summary},
     reconcile::{Event, Ticket},
 };
-use holdfast_protocol::report::AppStatus;
+use holdfast_protocol::report::{AppStatus, Health};
 use std::{
     collections::{BTreeSet, HashMap, HashSet, VecDeque},
     sync::Arc,
@@ -63,6 +63,8 @@ pub struct Observation {
     pub isolated: BTreeSet<String>,
     /// What the apps must answer beside, until [`Handle::end_probes`].
     pub probes: Vec<AppProbe>,
+    /// Whether each probe is asked only until its first good answer.
+    pub once: bool,
     /// Fingerprints by which objects are to be judged in place of what is known of them, as [`Versions::recorded`] takes them.
     pub records: Vec<(ObjectKey, u64)>,
     /// Where.
@@ -73,7 +75,7 @@ pub struct Observation {
 enum Command {
     Observe(Box<Observation>),
     Stop(Ticket),
-    EndProbes,
+    SettleProbes,
 }
 
 /// By which the observer is told what to do.
@@ -89,9 +91,10 @@ impl Handle {
         let _ = self.commands.send(Command::Observe(Box::new(observation)));
     }
 
-    /// Asks the apps nothing more: they have answered well for long enough, or nobody waits for it any more.
+    /// Asks the apps nothing more: they have answered well for long enough. Those that may fail alone and have not are asked on until they
+    /// answer, and count as degraded until then.
     pub fn end_probes(&self) {
-        let _ = self.commands.send(Command::EndProbes);
+        let _ = self.commands.send(Command::SettleProbes);
     }
 
     /// Stops the observation with this ticket, where it is the present one.
@@ -126,7 +129,8 @@ pub fn spawn(versions: Arc<Versions>, output: Output) -> Handle {
         again: HashSet::new(),
         looks: FuturesUnordered::new(),
         pauses: HashMap::new(),
-        probes: Vec::new(),
+        probes: HashMap::new(),
+        once: false,
         verdicts,
         answers,
     };
@@ -152,8 +156,10 @@ struct Observer {
     looks: FuturesUnordered<Look>,
     /// When to look again at what is not ready, and the pause after that.
     pauses: HashMap<ObjectKey, (Instant, Duration)>,
-    /// Probes under way; they end when they are dropped.
-    probes: Vec<AbortOnDropHandle<()>>,
+    /// Probes under way, by their places; they end when they are dropped.
+    probes: HashMap<usize, AbortOnDropHandle<()>>,
+    /// Whether each of them ends with its first good answer.
+    once: bool,
     verdicts: mpsc::UnboundedSender<Verdict>,
     answers: mpsc::UnboundedReceiver<Verdict>,
 }
@@ -172,8 +178,10 @@ impl Observer {
                 command = self.inbox.recv() => match command {
                     Some(Command::Observe(observation)) => self.begin(*observation).await,
                     Some(Command::Stop(ticket)) => self.stop(ticket),
-                    Some(Command::EndProbes) => {
-                        self.end_probes();
+                    Some(Command::SettleProbes) => {
+                        let open = self.table.settle_probes();
+                        self.once = true;
+                        self.probes.retain(|place, _| open.contains(place));
                         self.tell();
                     }
                     None => return,
@@ -192,6 +200,9 @@ impl Observer {
                     self.tell();
                 }
                 Some((place, readiness)) = self.answers.recv() => {
+                    if self.once && readiness.health == Health::Healthy {
+                        self.probes.remove(&place);
+                    }
                     self.table.probed(place, readiness);
                     self.tell();
                 }
@@ -228,16 +239,18 @@ impl Observer {
             apps,
             isolated,
             probes,
+            once,
             records,
             cluster,
         } = observation;
         self.end_probes();
+        self.once = once;
         let mut table = Table::new(targets, apps);
         table.isolate(&isolated);
         for probe in probes {
             let place = table.expect_probe(&probe.app);
-            self.probes
-                .push(probe::begin(&cluster, place, probe, &self.verdicts));
+            let asked = probe::begin(&cluster, place, probe, &self.verdicts);
+            self.probes.insert(place, asked);
         }
         match &self.current {
             Some((_, former)) if Arc::ptr_eq(former, &cluster) => table.inherit(&mut self.table),

@@ -11,7 +11,7 @@ use super::{
 use crate::kubernetes::metadata::{Metadata, ObjectVersion};
 use holdfast_core::{
     object::ObjectKey,
-    readiness::{Readiness, Summary},
+    readiness::{IsolatedApp, Readiness, Summary},
 };
 use holdfast_protocol::report::{AppStatus, Health};
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -38,8 +38,10 @@ pub(super) struct Table {
     apps: Vec<String>,
     /// Apps that may fail alone, by place.
     isolated: BTreeSet<usize>,
-    /// What apps must answer beside, each with its app's place and what was answered.
+    /// What apps must answer beside, each with its app's place and what was answered; without a place, nothing is expected any more.
     probes: Vec<(Option<usize>, Readiness)>,
+    /// Whether nobody waits for answers any more: an app that gives none now has failed.
+    settled: bool,
 }
 
 /// What follows from something that was seen.
@@ -107,12 +109,32 @@ impl Table {
     pub(super) fn probed(&mut self, place: usize, readiness: Readiness) {
         if let Some((_, known)) = self.probes.get_mut(place) {
             *known = readiness;
+            if self.settled {
+                degrade(known);
+            }
         }
+    }
+
+    /// Expects no answers any more but of apps that may fail alone and do not answer well: those have failed until they do. Gives the places
+    /// of the probes that are still to be asked.
+    pub(super) fn settle_probes(&mut self) -> BTreeSet<usize> {
+        self.settled = true;
+        let mut open = BTreeSet::new();
+        for (place, (app, readiness)) in self.probes.iter_mut().enumerate() {
+            if readiness.health != Health::Healthy && app.is_some_and(|app| self.isolated.contains(&app)) {
+                degrade(readiness);
+                open.insert(place);
+            } else {
+                *app = None;
+            }
+        }
+        open
     }
 
     /// Expects no answers any more.
     pub(super) fn forget_probes(&mut self) {
         self.probes.clear();
+        self.settled = false;
     }
 
     /// Takes over what the table before knew of the same objects.
@@ -221,13 +243,17 @@ impl Table {
         })
     }
 
-    /// Readiness of all objects and probes together, but for the apps that may fail alone: of those, the degraded ones with their causes.
+    /// Readiness of all objects and probes together, but for the apps that may fail alone: of those, the ones that are not healthy.
     pub(super) fn summary(&self) -> Summary {
         let mut summary = self.summarise(|app| !self.isolated.contains(&app));
         for place in &self.isolated {
             let one = self.summarise(|app| app == *place);
-            if let (Health::Degraded, Some(cause)) = (one.health, one.cause) {
-                summary.isolated.push((self.apps[*place].clone(), cause));
+            if one.health != Health::Healthy {
+                summary.isolated.push(IsolatedApp {
+                    name: self.apps[*place].clone(),
+                    health: one.health,
+                    cause: one.cause,
+                });
             }
         }
         summary
@@ -297,6 +323,13 @@ impl Table {
         self.entries
             .iter_mut()
             .filter(move |entry| entry.key.api_version == kind.0 && entry.key.kind == kind.1)
+    }
+}
+
+/// What was not answered well in its time has failed; of what was not answered at all, nothing is known.
+fn degrade(readiness: &mut Readiness) {
+    if readiness.health == Health::Progressing && readiness.cause.is_some() {
+        readiness.health = Health::Degraded;
     }
 }
 

@@ -12,7 +12,7 @@ use crate::{codes, kubernetes::Cluster};
 use holdfast_core::{object::ObjectKey, readiness::Readiness};
 use holdfast_protocol::{
     Problem,
-    document::{DesiredState, Probe, ProbeCheck, ProbeTarget},
+    document::{DesiredState, FailurePolicy, Probe, ProbeCheck, ProbeTarget},
 };
 use serde_json::Value;
 use std::{sync::Arc, time::Duration};
@@ -30,6 +30,8 @@ pub struct AppProbe {
     pub app: String,
     /// Namespace of the app.
     pub namespace: String,
+    /// Whether the app may fail alone.
+    pub alone: bool,
     /// What is asked.
     pub probe: Probe,
 }
@@ -39,9 +41,11 @@ pub fn of_document(state: &DesiredState) -> Vec<AppProbe> {
     let of_app = |app: &holdfast_protocol::document::App| {
         let namespace = app.namespace.clone().unwrap_or_else(|| "default".into());
         let name = app.name.clone();
+        let alone = app.on_failure == FailurePolicy::Isolate;
         app.probes.clone().into_iter().map(move |probe| AppProbe {
             app: name.clone(),
             namespace: namespace.clone(),
+            alone,
             probe,
         })
     };
@@ -126,7 +130,11 @@ impl Bad {
             Self::Answer(reason) => Problem::new(
                 codes::PROBE_FAILED,
                 format!("{name}: {reason}"),
-                "look at the log of the app; the node goes back by itself when its deadline passes",
+                if probe.alone {
+                    "look at the log of the app; it is asked on until it answers"
+                } else {
+                    "look at the log of the app; the node goes back by itself when its deadline passes"
+                },
             ),
             Self::Probe(reason) => Problem::new(
                 codes::PROBE_INVALID,

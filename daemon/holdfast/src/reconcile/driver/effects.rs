@@ -180,15 +180,14 @@ impl Driver {
             .get(&document.digest)
             .map(|known| known.apps.clone())
             .unwrap_or_default();
-        // Apps are asked until their document is good, and not again after a restart.
+        // Apps are asked until their document is good, and not again after a restart; those that may fail alone until they were good.
         let asks = matches!(self.state.stage(), Stage::Verifying { work, .. } if !work.proven);
         self.spawn(ticket, document, Stop::Abort, async move |document| {
             let mut probes = Vec::new();
             let prepared = async {
                 let verified = run.objects.document(&document)?;
-                if asks {
-                    probes = probe::of_document(verified.state());
-                }
+                probes = probe::of_document(verified.state());
+                probes.retain(|probe| asks || probe.alone);
                 let objects = run.objects.prepare(verified.state(), Some(&run.cluster)).await?;
                 let records = if recheck {
                     records(&run, &objects)?
@@ -219,6 +218,7 @@ impl Driver {
                 apps,
                 isolated: document.isolated.clone(),
                 probes,
+                once: !asks,
                 records: records.known,
                 cluster: run.cluster.clone(),
             });
