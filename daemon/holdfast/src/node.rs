@@ -38,7 +38,7 @@ use crate::{
     pace::Pace,
     reconcile::{
         Driver, Intake, Parts,
-        orders::{Order, Paused, Reply, Resumed, RollingBack},
+        orders::{Order, Paused, Reply, Resumed, RollingBack, is_one_line},
     },
     report::{Conditions, Live, News, Progress, Recorder, Reporter, agent},
     settings::Settings,
@@ -443,6 +443,14 @@ impl RunningNode for Handle {
     }
 
     fn pause(&self, order: PauseOrder) -> BoxFuture<'_, Result<Paused, Problem>> {
+        if !is_one_line(&order.reason) {
+            let problem = Problem::new(
+                protocol_codes::BAD_REQUEST,
+                "the reason of a pause has control characters",
+                "write it on one line of plain text",
+            );
+            return Box::pin(async { Err(problem) });
+        }
         Box::pin(self.order(move |reply| Order::Pause {
             length: SignedDuration::from_secs(i64::try_from(order.seconds).unwrap_or(i64::MAX)),
             reason: order.reason,

@@ -116,7 +116,7 @@ pub struct PauseArguments {
     #[arg(long = "for", value_name = "TIME", value_parser = orders::length)]
     pub length: std::time::Duration,
     /// Why, for whoever sees it in the hub.
-    #[arg(long, value_name = "TEXT", default_value = "")]
+    #[arg(long, value_name = "TEXT", default_value = "", value_parser = orders::reason)]
     pub reason: String,
 }
 

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     local_api::view::{PauseOrder, RollbackOrder},
-    reconcile::orders::{LONGEST_PAUSE, Paused, Resumed, RollingBack},
+    reconcile::orders::{LONGEST_PAUSE, Paused, Resumed, RollingBack, is_one_line},
     settings::value::parse_duration,
 };
 use serde_json::json;
@@ -20,6 +20,15 @@ pub(super) fn length(text: &str) -> Result<Duration, String> {
         Some(length) if length > longest => Err("it is above 30 days".into()),
         Some(length) => Ok(length),
         None => Err("it is no time such as 30m, 2h or 1d".into()),
+    }
+}
+
+/// Reads why changes are paused.
+pub(super) fn reason(text: &str) -> Result<String, String> {
+    if is_one_line(text) {
+        Ok(text.to_owned())
+    } else {
+        Err("it has control characters, such as the end of a line; write it on one line".into())
     }
 }
 
@@ -62,4 +71,22 @@ pub(super) async fn roll_back(arguments: &RollbackArguments, common: &Common) ->
         )
     })?;
     Ok(Exit::Done)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_with_control_characters_is_refused() {
+        assert_eq!(
+            reason("Inventur bei Müller, 2. Stock").unwrap(),
+            "Inventur bei Müller, 2. Stock"
+        );
+        assert_eq!(reason("").unwrap(), "");
+        for bad in ["two\nlines", "\u{1b}[2J", "a\tb", "\u{9b}2J", "\u{7f}"] {
+            let error = reason(bad).unwrap_err();
+            assert!(error.contains("write it on one line"), "{error}");
+        }
+    }
 }

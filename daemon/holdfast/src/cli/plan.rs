@@ -205,20 +205,13 @@ fn text(foresight: &Foresight) -> String {
         let _ = writeln!(
             text,
             "would be refused: {} ({}) [{}]",
-            printable(&problem.message),
+            render::printable(&problem.message),
             refusal.object.app,
             problem.code
         );
     }
     for note in &foresight.notes {
-        let _ = writeln!(text, "note: {}", printable(note));
+        let _ = writeln!(text, "note: {}", render::printable(note));
     }
     text
-}
-
-/// Text of another program, without what would steer the terminal.
-fn printable(text: &str) -> String {
-    text.chars()
-        .map(|character| if character.is_control() { ' ' } else { character })
-        .collect()
 }

@@ -81,7 +81,9 @@ pub(super) async fn plan(common: &Common) -> Done {
 
 pub(super) async fn history(common: &Common) -> Done {
     let entries: Vec<HistoryEntry> = get(common, "/v1/history").await?;
-    show(common.output, &entries, |entries| render::history(entries))?;
+    show(common.output, &render::past(entries), |entries| {
+        render::history(entries)
+    })?;
     Ok(Exit::Done)
 }
 

@@ -10,20 +10,21 @@ use holdfast_core::{
     reconcile::JournalStep,
 };
 use holdfast_protocol::{
-    Problem,
+    Generation, Problem,
     report::{FlashFacts, FlashRate, Health, Phase, StatusReport},
 };
 use holdfast_store::HistoryEntry;
 use jiff::{SignedDuration, Timestamp};
+use serde::Serialize;
 use std::fmt::{self, Write as _};
 
-/// Text that grows line by line; writing to it cannot fail.
+/// Text that grows line by line; writing to it cannot fail. What others wrote neither breaks a line nor steers the terminal.
 #[derive(Default)]
 struct Text(String);
 
 impl Text {
     fn line(&mut self, arguments: fmt::Arguments<'_>) {
-        let _ = self.0.write_fmt(arguments);
+        self.0.push_str(&printable(&arguments.to_string()));
         self.0.push('\n');
     }
 
@@ -40,6 +41,13 @@ impl Text {
             self.line(format_args!("{:<12} do:  {}", "", problem.action));
         }
     }
+}
+
+/// Text of others, without what would steer the terminal.
+pub(super) fn printable(text: &str) -> String {
+    text.chars()
+        .map(|character| if character.is_control() { ' ' } else { character })
+        .collect()
 }
 
 fn time(time: Timestamp) -> impl fmt::Display {
@@ -131,9 +139,7 @@ fn flash(text: &mut Text, facts: &FlashFacts) {
 fn whole(text: &mut Text, report: &StatusReport, details: &NodeDetails) {
     text.field("health", health(report.health));
     let generation = &report.generation;
-    let or_none = |value: Option<holdfast_protocol::Generation>| {
-        value.map_or_else(|| "none".into(), |value| value.to_string())
-    };
+    let or_none = |value: Option<Generation>| value.map_or_else(|| "none".into(), |value| value.to_string());
     text.field(
         "generation",
         format_args!(
@@ -346,14 +352,41 @@ pub(super) fn plan(plan: &Plan) -> String {
     text.0
 }
 
-pub(super) fn history(entries: &[HistoryEntry]) -> String {
+/// A document of the past, as `holdfast history` tells of it.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Past {
+    #[serde(flatten)]
+    entry: HistoryEntry,
+    /// The next document, which came before this one had ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    superseded_by: Option<Generation>,
+}
+
+/// Tells documents that are under way from those that a newer one came over. `entries`: newest first.
+pub(super) fn past(entries: Vec<HistoryEntry>) -> Vec<Past> {
+    let mut newer = None;
+    entries
+        .into_iter()
+        .map(|entry| {
+            let has_ended = matches!(
+                entry.step,
+                JournalStep::Proven | JournalStep::Failed { .. } | JournalStep::RolledBack { .. }
+            );
+            let superseded_by = newer.replace(entry.generation).filter(|_| !has_ended);
+            Past { entry, superseded_by }
+        })
+        .collect()
+}
+
+pub(super) fn history(entries: &[Past]) -> String {
     let mut text = Text::default();
     if entries.is_empty() {
         text.line(format_args!("no documents yet"));
         return text.0;
     }
     text.line(format_args!("{:<12}  {:<24}  STATE", "GENERATION", "ACCEPTED"));
-    for entry in entries {
+    for Past { entry, superseded_by } in entries {
         let (state, problem) = match &entry.step {
             JournalStep::Accepted => ("accepted".into(), None),
             JournalStep::Switching => ("switching k3s".into(), None),
@@ -364,6 +397,7 @@ pub(super) fn history(entries: &[HistoryEntry]) -> String {
             JournalStep::RollingBack { problem, to } => (format!("rolling back to {to}"), Some(problem)),
             JournalStep::RolledBack { problem, to } => (format!("rolled back to {to}"), Some(problem)),
         };
+        let state = superseded_by.map_or(state, |newer| format!("superseded by {newer}"));
         text.line(format_args!(
             "{:<12}  {:<24}  {state}{}",
             entry.generation.to_string(),
@@ -412,11 +446,15 @@ pub(super) fn examination(examination: &Examination) -> String {
             Outcome::Warn => "warn",
             Outcome::Fail => "FAIL",
         };
+        let mut lines = check.message.lines();
         text.line(format_args!(
             "{outcome:<5} {:<19} {}",
             check.name,
-            check.message.replace('\n', "\n                          ")
+            lines.next().unwrap_or_default()
         ));
+        for line in lines {
+            text.line(format_args!("{:<25} {line}", ""));
+        }
         if !check.action.is_empty() && check.outcome != Outcome::Ok {
             text.line(format_args!("{:<25} do: {}", "", check.action));
         }
@@ -498,6 +536,80 @@ mod tests {
             line(serde_json::json!({"phase": "rolled-back"}), ""),
             "rolled back to 1.41"
         );
+    }
+
+    #[test]
+    fn what_a_newer_document_came_over_is_not_shown_as_under_way() {
+        let problem =
+            serde_json::json!({"code": "probe-failed", "message": "red\u{1b}[31m\nand more", "action": ""});
+        let entries = [
+            ("1.6", serde_json::json!({"step": "applying"})),
+            ("1.5", serde_json::json!({"step": "applied"})),
+            (
+                "1.4",
+                serde_json::json!({"step": "rolled-back", "problem": problem, "to": "1.1"}),
+            ),
+            ("1.3", serde_json::json!({"step": "switching"})),
+            ("1.2", serde_json::json!({"step": "accepted"})),
+            ("1.1", serde_json::json!({"step": "proven"})),
+        ]
+        .map(|(generation, step)| HistoryEntry {
+            generation: generation.parse().unwrap(),
+            digest: holdfast_protocol::Digest::of(generation.as_bytes()),
+            accepted_at: "2026-01-01T10:00:00Z".parse().unwrap(),
+            switching_at: None,
+            applying_at: None,
+            applied_at: None,
+            proven_at: None,
+            failed_at: None,
+            rolling_back_at: None,
+            rolled_back_at: None,
+            step: serde_json::from_value(step).unwrap(),
+        });
+        let entries = past(entries.to_vec());
+        let text = history(&entries);
+        let states: Vec<_> = text.lines().skip(1).map(|line| line.get(40..).unwrap()).collect();
+        assert_eq!(
+            states,
+            [
+                "applying",
+                "superseded by 1.6",
+                "rolled back to 1.1",
+                "why: red [31m and more [probe-failed]",
+                "superseded by 1.4",
+                "superseded by 1.3",
+                "proven",
+            ]
+        );
+        let json = serde_json::to_value(&entries).unwrap();
+        assert_eq!(json[1]["supersededBy"], "1.6");
+        assert_eq!(json[1]["generation"], "1.5");
+        assert!(json[0].get("supersededBy").is_none() && json[5].get("supersededBy").is_none());
+    }
+
+    #[test]
+    fn a_reason_for_a_pause_cannot_steer_the_terminal_or_add_a_line() {
+        let mut told = report(&serde_json::json!({
+            "accepted": null, "acceptedDigest": null, "applied": null, "proven": null, "running": null, "cause": null,
+            "phase": "idle", "pausedUntil": "2026-01-01T10:30:00Z",
+        }));
+        told.kubernetes.version = Some("v1\u{9b}2J".into());
+        let details = NodeDetails {
+            fallback: None,
+            pause_reason: Some("\u{1b}[2Jgone\nhealth       healthy".into()),
+        };
+        let mut text = Text::default();
+        whole(&mut text, &told, &details);
+        assert!(
+            !text.0.contains(|c: char| c.is_control() && c != '\n'),
+            "{:?}",
+            text.0
+        );
+        assert_eq!(
+            text.0.lines().filter(|line| line.starts_with("health")).count(),
+            1
+        );
+        assert!(text.0.contains(":  [2Jgone health"), "{:?}", text.0);
     }
 
     #[test]

@@ -37,6 +37,11 @@ pub enum Order {
     },
 }
 
+/// Whether a text has no control characters: what is told to the hub and shown in terminals is one line.
+pub fn is_one_line(text: &str) -> bool {
+    !text.chars().any(char::is_control)
+}
+
 /// Outcome of a pause.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
