@@ -57,7 +57,8 @@ fn a_named_pipe_in_a_release_is_refused_by_its_name() {
         let path = found.path().join(pipe);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         if pipe.starts_with("images") {
-            fs::write(found.path().join("release.yaml"), settings).unwrap();
+            let mut file = fs::File::create(found.path().join("release.yaml")).unwrap();
+            file.write_all(settings.as_bytes()).unwrap();
         }
         nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
         // Opening it would wait for a writer: what hangs must fail here all the same.
