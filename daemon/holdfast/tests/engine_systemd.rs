@@ -5,7 +5,7 @@
 
 mod engine_support;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use engine_support::{
     app,
     broker::Hub,
