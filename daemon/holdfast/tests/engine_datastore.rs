@@ -14,7 +14,7 @@ use holdfast::{
 use holdfast_harness::{Kubectl, paths, wait};
 use holdfast_protocol::{
     event::EventKind,
-    report::{Health, StatusReport},
+    report::{Health, Phase, StatusReport},
 };
 use holdfast_store::{Options, Store};
 use nix::{
@@ -318,6 +318,37 @@ async fn memory_that_is_none_is_refused_by_name() -> Result<()> {
             cause.is_some_and(|cause| cause.code == codes::DATASTORE_NOT_IN_MEMORY)
         })
         .await?;
+    machine.node.stop().await
+}
+
+#[tokio::test]
+async fn a_document_that_wants_memory_where_there_is_none_is_refused_before_k3s_is_touched() -> Result<()> {
+    let hub = Hub::start().await?;
+    let mut machine = Machine::new(&hub, "nomemorylater", "persistent").await?;
+    let directory = machine.node.path("on-disk/k3s-db");
+    machine
+        .node
+        .settings
+        .kubernetes
+        .datastore_ram_dir
+        .clone_from(&directory);
+    machine.node.run().await?;
+    machine.until_ready().await?;
+    let started = machine.node.status()?.kubernetes.restarts;
+    let mut document = machine.node.document(1, &hello("1"));
+    document["k3s"] = json!({"datastore": "ram"});
+    hub.publish("nomemorylater", hub.sign(&document).to_json())
+        .await?;
+    let status = machine
+        .node
+        .until("it is refused", |status| status.generation.phase == Phase::Failed)
+        .await?;
+    let cause = status.generation.cause.context("a cause")?;
+    assert_eq!(cause.code, codes::DATASTORE_NOT_IN_MEMORY);
+    assert!(cause.message.contains(&*directory.to_string_lossy()), "{cause}");
+    assert!(cause.action.starts_with("mount a tmpfs there"), "{cause:?}");
+    assert_eq!(status.kubernetes.restarts, started, "k3s was not touched");
+    assert!(!directory.exists(), "nothing is made by a check");
     machine.node.stop().await
 }
 

@@ -2,7 +2,7 @@
 //!
 //! In: a document whose blobs and artifacts are here, and what is known of the box. Out: nothing, or a [`Failure`] with the first cause.
 //! It guarantees: nothing is changed; only what is certain is a refusal, whatever could be another way in a minute passes or is retryable;
-//! nothing waits for a link. In the order of asking: sealed values, version of Kubernetes, free space, kinds and schemas (a dry run of what would be
+//! nothing waits for a link. In the order of asking: sealed values, place of the datastore, version of Kubernetes, free space, kinds and schemas (a dry run of what would be
 //! written), memory, images.
 
 mod dry_run;
@@ -16,7 +16,7 @@ use crate::{
     apply::Objects,
     artifacts::Fetcher,
     codes,
-    kubernetes::{Cluster, KubernetesError, switch::Switcher},
+    kubernetes::{Cluster, KubernetesError, datastore::DatastoreError, switch::Switcher},
     sealed,
 };
 use holdfast_core::{
@@ -85,6 +85,14 @@ impl Preflight {
         let sealing = self.objects.identity.borrow().sealing.clone();
         sealed::check(state, sealing.as_deref()).map_err(|problem| Failure::of_document(problem, false))?;
         let changes_kubernetes = !self.switcher.is_as_wanted(state.k3s.as_ref()).await;
+        if changes_kubernetes {
+            self.switcher
+                .check_datastore(state.k3s.as_ref())
+                .map_err(|error| {
+                    let is_certain = matches!(error, DatastoreError::NotInMemory { .. });
+                    Failure::of_document(error.problem(), !is_certain)
+                })?;
+        }
         let wanted = state.k3s.as_ref().and_then(|k3s| k3s.version.as_deref());
         if let (Some(running), Some(wanted)) = (self.version.as_deref(), wanted) {
             version::check(running, wanted).map_err(|failure| *failure)?;

@@ -92,7 +92,7 @@ impl DatastoreError {
         let (code, action) = match self {
             Self::NotInMemory { .. } => (
                 codes::DATASTORE_NOT_IN_MEMORY,
-                "set kubernetes.datastore_ram_dir to a directory on a tmpfs, such as /run/holdfast/k3s-db, or use datastore: persistent",
+                "mount a tmpfs there, or set kubernetes.datastore_ram_dir to a directory on one, or use datastore: persistent",
             ),
             Self::NotSqlite { .. } => (
                 codes::DATASTORE_NOT_SQLITE,

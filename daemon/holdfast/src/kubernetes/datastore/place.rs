@@ -74,6 +74,22 @@ impl Place {
         }
     }
 
+    /// Whether the datastore can be held in memory: without changing anything, so that what is not there yet is where its nearest
+    /// directory above is.
+    pub fn check_memory(&self) -> Result<(), DatastoreError> {
+        let there = self
+            .memory
+            .ancestors()
+            .find(|path| !path.as_os_str().is_empty() && path.exists());
+        require_memory(there.unwrap_or(&self.memory)).map_err(|error| match error {
+            DatastoreError::NotInMemory { found, .. } => DatastoreError::NotInMemory {
+                path: self.memory.clone(),
+                found,
+            },
+            error => error,
+        })
+    }
+
     fn to_memory(&self) -> Result<Prepared, DatastoreError> {
         let etcd = self.home.join("etcd");
         if etcd.exists() {

@@ -26,7 +26,7 @@ use super::{
     KubernetesState,
     care::snapshot_directory,
     control::Control,
-    datastore::{Place, Snapshots},
+    datastore::{DatastoreError, Place, Snapshots},
     install::Versions,
     k3s_config,
     target::K3sTarget,
@@ -36,7 +36,7 @@ use futures::future::BoxFuture;
 use holdfast_core::{failure::Failure, reconcile::ARCHITECTURE};
 use holdfast_protocol::{
     Generation, NodeId,
-    document::{Artifact, K3sSection},
+    document::{Artifact, Datastore, K3sRole, K3sSection},
 };
 use holdfast_store::Blobs;
 use pair::Pairs;
@@ -208,6 +208,19 @@ impl Switcher {
         !self.inner.settings.kubernetes.supervise || self.inner.is_same(current, section)
     }
 
+    /// Whether the datastore can be where a document with this section wants it. Changes nothing.
+    pub fn check_datastore(&self, section: Option<&K3sSection>) -> Result<(), DatastoreError> {
+        let role = section.map(|section| section.role).unwrap_or_default();
+        let inner = &self.inner;
+        if !inner.settings.kubernetes.supervise
+            || role == K3sRole::Agent
+            || inner.datastore(section) != Datastore::Ram
+        {
+            return Ok(());
+        }
+        inner.place.check_memory()
+    }
+
     /// Runs work that must not be broken off with the record in hand.
     async fn with_current<T, W>(&self, work: W) -> Result<T, Failure>
     where
@@ -260,10 +273,14 @@ impl Inner {
             version: binary.version.clone(),
             role: section.map(|section| section.role).unwrap_or_default(),
             config: k3s_config::render(&self.settings, &self.node, section),
-            datastore: section
-                .and_then(|section| section.datastore)
-                .unwrap_or_else(|| self.settings.kubernetes_datastore()),
+            datastore: self.datastore(section),
         }
+    }
+
+    fn datastore(&self, section: Option<&K3sSection>) -> Datastore {
+        section
+            .and_then(|section| section.datastore)
+            .unwrap_or_else(|| self.settings.kubernetes_datastore())
     }
 
     fn target_of(&self, current: &Current) -> Arc<K3sTarget> {
