@@ -41,6 +41,16 @@ pub enum EventKind {
     AppFailed,
     /// A person paused changes at the box, or ended the pause.
     Paused,
+    /// Another operating system was written to the slot that does not run.
+    OsStaged,
+    /// The box runs another operating system, and it was found good.
+    OsSwitched,
+    /// Another operating system did not come up; the box runs the earlier one. The problem says what was wrong with it.
+    OsRolledBack,
+    /// The machine was started; `details` say why the boot before ended, and which slot and version run.
+    Booted,
+    /// The box was set back to how it left the factory.
+    FactoryReset,
     /// k3s was brought to another version.
     KubernetesSwitched,
     /// A damaged part of Kubernetes was set aside and rebuilt.

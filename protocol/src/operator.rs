@@ -2,7 +2,7 @@
 
 use crate::{
     Digest, Generation, NodeId, Problem,
-    document::{App, K3sSection, Policy, Sealed},
+    document::{App, K3sSection, OsSection, Policy, Sealed},
     enrol::HardwareFacts,
     report::{Health, StatusReport},
     sealing::SealingPublicKey,
@@ -211,6 +211,10 @@ pub struct ReleaseContent {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<Object>))]
     pub k3s: Option<K3sSection>,
+    /// The operating system of the box.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<Object>))]
+    pub os: Option<OsSection>,
     /// The apps.
     #[cfg_attr(feature = "openapi", schema(value_type = Vec<Object>))]
     pub apps: Vec<App>,

@@ -35,6 +35,10 @@ pub enum Phase {
     Preflight,
     /// Waiting for its maintenance window, or for the end of a pause.
     WaitingForWindow,
+    /// Writing the wanted operating system to the slot that does not run. Nothing that runs is touched.
+    StagingOs,
+    /// Restarting the box into the wanted operating system, and waiting until that counts as good.
+    SwitchingOs,
     /// Bringing k3s to the wanted version and configuration.
     SwitchingKubernetes,
     /// Waiting for Kubernetes.
@@ -77,6 +81,9 @@ pub struct StatusReport {
     pub generation: GenerationStatus,
     /// Health of the whole: the worst of Kubernetes and apps.
     pub health: Health,
+    /// Its operating system, where that comes from an image of Holdfast.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub os: Option<OsStatus>,
     /// Its Kubernetes.
     pub kubernetes: KubernetesStatus,
     /// Its apps, in the document's order.
@@ -155,6 +162,25 @@ pub struct PhaseProgress {
     pub total: u64,
     /// `bytes`, `objects`, `apps`.
     pub unit: String,
+}
+
+/// The operating system of a box that runs an image of Holdfast.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct OsStatus {
+    /// Version that runs.
+    pub version: String,
+    /// The slot that it runs from: `a` or `b`.
+    pub slot: String,
+    /// Whether this boot was found good; false in the first minutes of each boot.
+    pub good: bool,
+    /// Version that is whole in the other slot, to go back to or to go to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub other: Option<String>,
+    /// Versions that were tried and did not come up; they are not tried again.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub bad: Vec<String>,
 }
 
 /// Kubernetes on a node.

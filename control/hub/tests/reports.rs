@@ -122,6 +122,7 @@ fn status(node: &Node, sequence: u64, minute: i64) -> StatusReport {
             ..GenerationStatus::default()
         },
         health: Health::Degraded,
+        os: None,
         kubernetes: KubernetesStatus::default(),
         apps: vec![AppStatus {
             name: "hello".into(),

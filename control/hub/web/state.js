@@ -41,6 +41,8 @@ const PHASES = {
   fetching: "fetching what it needs",
   preflight: "checking that it can work, before anything is touched",
   "waiting-for-window": "waiting for its maintenance window",
+  "staging-os": "writing the new operating system",
+  "switching-os": "restarting into the new operating system",
   "switching-kubernetes": "bringing k3s to the wanted version",
   "waiting-for-kubernetes": "waiting for Kubernetes",
   applying: "applying",

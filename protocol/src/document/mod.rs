@@ -2,6 +2,7 @@
 
 mod artifact;
 mod k3s;
+mod os;
 mod policy;
 mod probe;
 mod sealed;
@@ -9,6 +10,7 @@ mod validate;
 
 pub use artifact::{Artifact, ArtifactSource, MAX_ARTIFACT_BYTES};
 pub use k3s::{Datastore, K3sJoin, K3sRole, K3sSection, K3sSite, Registries};
+pub use os::{MAX_OS_VERSION_BYTES, OsSection, is_os_version};
 pub use policy::{DriftPolicy, FailurePolicy, MaintenanceWindow, Policy, Weekday};
 pub use probe::{Probe, ProbeCheck, ProbeTarget};
 pub use sealed::Sealed;
@@ -47,6 +49,9 @@ pub struct DesiredState {
     /// The Kubernetes of the box; left as it is where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub k3s: Option<K3sSection>,
+    /// The operating system of the box; left as it is where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub os: Option<OsSection>,
     /// The apps, all of them: what is not named is removed.
     #[serde(default)]
     pub apps: Vec<App>,

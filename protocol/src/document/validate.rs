@@ -7,7 +7,10 @@ mod app;
 mod k3s;
 mod policy;
 
-use super::{App, Artifact, ArtifactSource, DesiredState, MAX_APPS, MAX_ARTIFACT_BYTES, MAX_OBJECTS};
+use super::{
+    App, Artifact, ArtifactSource, DesiredState, MAX_APPS, MAX_ARTIFACT_BYTES, MAX_OBJECTS,
+    MAX_OS_VERSION_BYTES, OsSection, is_os_version,
+};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The most archives of images for one architecture.
@@ -55,6 +58,9 @@ impl DesiredState {
         if let Some(section) = &self.k3s {
             k3s::check(section, !self.apps.is_empty())?;
         }
+        if let Some(section) = &self.os {
+            os(section)?;
+        }
         let mut names = BTreeSet::new();
         let mut objects = 0;
         for (index, app) in self.apps.iter().enumerate() {
@@ -73,13 +79,15 @@ impl DesiredState {
         )
     }
 
-    /// Every artifact that the document names: k3s's binaries and archives of images, of all architectures.
+    /// Every artifact that the document names itself: k3s's binaries, archives of images and manifests of the operating system, of all
+    /// architectures. What the operating system's manifest names in turn is not among them.
     pub fn artifacts(&self) -> impl Iterator<Item = &Artifact> {
         let k3s = self.k3s.iter().flat_map(|k3s| {
             let images = k3s.images.values().flatten();
             k3s.binaries.values().chain(images)
         });
-        k3s.chain(self.apps.iter().flat_map(App::artifacts))
+        let os = self.os.iter().flat_map(|os| os.images.values());
+        k3s.chain(os).chain(self.apps.iter().flat_map(App::artifacts))
     }
 }
 
@@ -126,6 +134,33 @@ fn within(place: String, value: u32, least: u32, most: u32) -> Checked {
         place,
         format!("{value} is not within {least} and {most}"),
     )
+}
+
+fn os(section: &OsSection) -> Checked {
+    require(
+        is_os_version(&section.version),
+        "os.version",
+        format!(
+            "{:?} is no version of an image: use 1 to {MAX_OS_VERSION_BYTES} letters, digits, '.', '-', '~' and '^', the first a letter or digit",
+            section.version
+        ),
+    )?;
+    require(
+        !section.images.is_empty(),
+        "os.images",
+        "names no image; give the manifest of one for each architecture",
+    )?;
+    require(
+        section.max_bytes_per_second != Some(0),
+        "os.maxBytesPerSecond",
+        "0 would never end; leave it out for no limit",
+    )?;
+    for (architecture, manifest) in &section.images {
+        let place = format!("os.images.{architecture}");
+        self::architecture(&place, architecture)?;
+        artifact(&place, manifest)?;
+    }
+    Ok(())
 }
 
 fn images(place: &str, by_architecture: &BTreeMap<String, Vec<Artifact>>) -> Checked {

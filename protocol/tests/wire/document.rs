@@ -30,6 +30,7 @@ pub(crate) fn full() -> DesiredState {
             config: Map::from_iter([("disable".to_owned(), json!(["traefik"]))]),
             ..K3sSection::default()
         }),
+        os: None,
         apps: vec![
             App {
                 name: "web".into(),

@@ -59,6 +59,7 @@ fn a_status_report_has_its_golden_form() {
             ..GenerationStatus::default()
         },
         health: Health::Degraded,
+        os: None,
         kubernetes: KubernetesStatus {
             health: Health::Healthy,
             version: Some("v1.36.3+k3s1".into()),

@@ -157,6 +157,7 @@ impl Reporter {
                 ..GenerationStatus::default()
             },
             health: Health::Healthy,
+            os: None,
             kubernetes: KubernetesStatus {
                 health: Health::Healthy,
                 version: Some("v1.36.3+k3s1".to_owned()),

@@ -68,6 +68,8 @@ pub fn phase_words(phase: Phase) -> &'static str {
         Phase::Fetching => "fetching what it needs",
         Phase::Preflight => "checking that it can work",
         Phase::WaitingForWindow => "waiting for its maintenance window",
+        Phase::StagingOs => "writing the new operating system",
+        Phase::SwitchingOs => "restarting into the new operating system",
         Phase::SwitchingKubernetes => "switching k3s",
         Phase::WaitingForKubernetes => "waiting for Kubernetes",
         Phase::Applying => "applying",

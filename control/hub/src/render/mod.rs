@@ -43,6 +43,7 @@ pub fn document(
             digest,
         }),
         k3s: content.k3s.clone(),
+        os: content.os.clone(),
         apps: content.apps.clone(),
         policy: content.policy.clone(),
         extra: Map::new(),

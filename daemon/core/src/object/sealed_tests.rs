@@ -33,6 +33,7 @@ fn state(secret: SealedSecret) -> DesiredState {
         issued_at: jiff::Timestamp::UNIX_EPOCH,
         release: None,
         k3s: None,
+        os: None,
         apps: vec![App {
             name: "till".into(),
             namespace: Some("shop".into()),

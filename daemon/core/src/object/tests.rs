@@ -36,6 +36,7 @@ fn state(apps: Vec<App>) -> DesiredState {
         issued_at: jiff::Timestamp::UNIX_EPOCH,
         release: None,
         k3s: None,
+        os: None,
         apps,
         policy: Policy::default(),
         extra: Map::new(),

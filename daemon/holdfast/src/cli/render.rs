@@ -69,6 +69,8 @@ fn phase(phase: Phase) -> &'static str {
         Phase::Fetching => "fetching",
         Phase::Preflight => "preflight",
         Phase::WaitingForWindow => "waiting for its maintenance window",
+        Phase::StagingOs => "writing the new operating system",
+        Phase::SwitchingOs => "restarting into the new operating system",
         Phase::SwitchingKubernetes => "switching k3s",
         Phase::WaitingForKubernetes => "waiting for Kubernetes",
         Phase::Applying => "applying",

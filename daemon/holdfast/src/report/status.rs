@@ -154,6 +154,7 @@ impl Reporter {
             agent: self.agent.clone(),
             generation: progress.generation,
             health,
+            os: None,
             kubernetes,
             apps,
             conditions: self.conditions.all(),

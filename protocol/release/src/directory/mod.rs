@@ -347,6 +347,7 @@ pub fn document(node: NodeId, content: ReleaseContent) -> DesiredState {
         issued_at: Timestamp::UNIX_EPOCH,
         release: None,
         k3s: content.k3s,
+        os: content.os,
         apps: content.apps,
         policy: content.policy,
         extra: Map::new(),
