@@ -130,6 +130,7 @@ mod tests {
                 agent: AgentInfo::default(),
                 generation: GenerationStatus::default(),
                 health: Health::Healthy,
+                os: None,
                 kubernetes: KubernetesStatus::default(),
                 apps: Vec::new(),
                 conditions: Vec::new(),
