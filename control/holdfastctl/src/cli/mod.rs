@@ -1,9 +1,15 @@
 //! The command line, as it is typed. What each command does is in [`crate::commands`].
 
+mod release;
+mod values;
+
+pub use release::{ReleaseCommand, ReleaseSource};
+
 use crate::{failure::EXIT_CODES, output::Format};
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use holdfast_protocol::{Digest, NodeId, operator::OperatorRole};
 use std::{path::PathBuf, time::Duration};
+use values::{duration, label_change, pair, role, some_nodes};
 
 /// Fleet command line of Holdfast: enrolment tokens, nodes, releases and operators of one hub
 #[derive(Debug, Parser)]
@@ -190,92 +196,6 @@ pub enum NodeCommand {
     },
 }
 
-/// Commands about releases.
-#[derive(Debug, Subcommand)]
-pub enum ReleaseCommand {
-    /// Make a release from a directory of Kubernetes manifests
-    ///
-    /// Each sub-directory is one app with its name; a directory without sub-directories, or a file, is one app. Files *.yaml, *.yml and
-    /// *.json are read at any depth, with any number of documents; lists are split. YAML is read as kubectl reads it. An app with a helm.yaml
-    /// is a chart, one with a kustomization.yaml is rendered by kustomize. An optional release.yaml at the top says what holds for the
-    /// release as a whole: policy, k3s, variables, probes, secrets. All of it is in docs/releases.md.
-    Create {
-        /// Name of the release; it never changes under its name
-        name: NodeId,
-        /// Where it is read from
-        #[command(flatten)]
-        source: ReleaseSource,
-        /// Version of k3s that must run, as `k3s --version` prints it; over that of release.yaml
-        #[arg(long, value_name = "VERSION")]
-        k3s_version: Option<String>,
-        /// Show what would be sent, and send nothing
-        #[arg(long)]
-        dry_run: bool,
-    },
-    /// Show what a node would get of a release directory, with all its values filled in; sends nothing
-    ///
-    /// With labels given, no hub is asked; else the labels are those that the hub knows of the node.
-    #[command(group = clap::ArgGroup::new("for").required(true).multiple(true))]
-    Render {
-        /// Where it is read from
-        #[command(flatten)]
-        source: ReleaseSource,
-        /// The node
-        #[arg(long, short, group = "for")]
-        node: Option<NodeId>,
-        /// A label that the node has; can be repeated
-        #[arg(long = "label", value_name = "KEY=VALUE", group = "for", value_parser = pair)]
-        labels: Vec<(String, String)>,
-    },
-    /// Delete a release that no node uses
-    Delete {
-        /// Its name
-        name: String,
-        /// Do not ask
-        #[arg(long, short)]
-        yes: bool,
-    },
-    /// List releases, newest first
-    List,
-    /// Show one release with its content
-    Show {
-        /// Its name
-        name: String,
-    },
-    /// Give a release to nodes, at once
-    #[command(group = clap::ArgGroup::new("where").required(true).multiple(true))]
-    Assign {
-        /// Its name
-        name: String,
-        /// A node by name; can be repeated
-        #[arg(long = "node", short, value_name = "NODE", group = "where")]
-        nodes: Vec<NodeId>,
-        /// All nodes with these labels: site=berlin,tier!=test
-        #[arg(long, short = 'l', group = "where", value_parser = some_nodes)]
-        selector: Option<String>,
-        /// Every node of the fleet
-        #[arg(long, group = "where", conflicts_with_all = ["nodes", "selector"])]
-        all: bool,
-        /// Follow until every node has proven the release, for at most this long (10m where not said)
-        #[arg(long, value_name = "TIMEOUT", num_args = 0..=1, require_equals = true, default_missing_value = "10m", value_parser = duration)]
-        wait: Option<Duration>,
-    },
-}
-
-/// Where a release is read from, and how.
-#[derive(Debug, clap::Args)]
-pub struct ReleaseSource {
-    /// Directory or file
-    #[arg(long = "file", short, value_name = "DIR|FILE")]
-    pub file: PathBuf,
-    /// Command that renders kustomizations, to which the directory is added: 'k3s kubectl kustomize'
-    #[arg(long, value_name = "COMMAND", env = "HOLDFAST_KUSTOMIZE")]
-    pub kustomize: Option<String>,
-    /// Let kustomize read what is not on this machine; the same directory may then give another release tomorrow
-    #[arg(long)]
-    pub allow_remote: bool,
-}
-
 /// Commands about artifacts.
 #[derive(Debug, Subcommand)]
 pub enum ArtifactCommand {
@@ -383,130 +303,5 @@ pub fn parse() -> Cli {
     }
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("{text:?} is no duration: write 30s, 10m, 24h or 7d");
-    let split = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
-    let (number, unit) = text.split_at(split);
-    let seconds: u64 = match unit {
-        "s" => 1,
-        "m" => 60,
-        "h" => 3_600,
-        "d" => 86_400,
-        _ => return Err(wrong()),
-    };
-    let number: u64 = number.parse().map_err(|_| wrong())?;
-    number
-        .checked_mul(seconds)
-        .filter(|seconds| (1..=366 * 86_400).contains(seconds))
-        .map(Duration::from_secs)
-        .ok_or_else(|| format!("{text:?} is not within 1 second and 366 days"))
-}
-
-fn pair(text: &str) -> Result<(String, String), String> {
-    text.split_once('=')
-        .filter(|(key, _)| !key.is_empty())
-        .map(|(key, value)| (key.to_owned(), value.to_owned()))
-        .ok_or_else(|| format!("{text:?} is no label: write KEY=VALUE"))
-}
-
-/// A selector that is not empty: that one means the whole fleet, and often comes from a variable that is not set.
-fn some_nodes(text: &str) -> Result<String, String> {
-    if text.split(',').all(|part| part.trim().is_empty()) {
-        return Err("it is empty, which would mean every node; say --all if you mean that".to_owned());
-    }
-    Ok(text.to_owned())
-}
-
-fn label_change(text: &str) -> Result<(String, Option<String>), String> {
-    if let Ok((key, value)) = pair(text) {
-        return Ok((key, Some(value)));
-    }
-    text.strip_suffix('-')
-        .filter(|key| !key.is_empty())
-        .map(|key| (key.to_owned(), None))
-        .ok_or_else(|| format!("{text:?} is neither KEY=VALUE nor KEY-"))
-}
-
-fn role(text: &str) -> Result<OperatorRole, String> {
-    match text {
-        "admin" => Ok(OperatorRole::Admin),
-        "viewer" => Ok(OperatorRole::Viewer),
-        _ => Err("it is admin or viewer".to_owned()),
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_command_line_is_consistent() {
-        command().debug_assert();
-    }
-
-    #[test]
-    fn wait_takes_a_time_or_none() {
-        let wait = |arguments: &[&str]| {
-            let all = ["holdfastctl", "release", "assign", "r", "--node", "n"]
-                .iter()
-                .chain(arguments);
-            match Cli::try_parse_from(all).unwrap().command {
-                Command::Release(ReleaseCommand::Assign { wait, .. }) => wait,
-                other => panic!("{other:?}"),
-            }
-        };
-        assert_eq!(wait(&[]), None);
-        assert_eq!(wait(&["--wait"]), Some(Duration::from_secs(600)));
-        assert_eq!(wait(&["--wait=90s"]), Some(Duration::from_secs(90)));
-    }
-
-    #[test]
-    fn an_assignment_without_nodes_is_refused() {
-        assert!(Cli::try_parse_from(["holdfastctl", "release", "assign", "r"]).is_err());
-    }
-
-    #[test]
-    fn the_whole_fleet_is_meant_only_where_it_is_said() {
-        let assign = |arguments: &[&str]| {
-            let all = ["holdfastctl", "release", "assign", "r"].iter().chain(arguments);
-            Cli::try_parse_from(all)
-        };
-        assert!(assign(&["--all"]).is_ok());
-        assert!(assign(&["--selector", "site=berlin"]).is_ok());
-        for unset in ["", " ", ",", " , "] {
-            assert!(assign(&["--selector", unset]).is_err(), "{unset:?}");
-        }
-        assert!(assign(&["--all", "--node", "box-1"]).is_err());
-    }
-
-    #[test]
-    fn durations_have_a_unit_and_a_limit() {
-        assert_eq!(duration("7d"), Ok(Duration::from_secs(7 * 86_400)));
-        for bad in [
-            "",
-            "7",
-            "d",
-            "7w",
-            "-1s",
-            "0s",
-            "367d",
-            "99999999999999999999d",
-            "1.5h",
-        ] {
-            assert!(duration(bad).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn labels_are_set_and_removed() {
-        assert_eq!(
-            label_change("site=berlin"),
-            Ok(("site".into(), Some("berlin".into())))
-        );
-        assert_eq!(label_change("site="), Ok(("site".into(), Some(String::new()))));
-        assert_eq!(label_change("site-"), Ok(("site".into(), None)));
-        for bad in ["site", "-", "=x", ""] {
-            assert!(label_change(bad).is_err(), "{bad}");
-        }
-    }
-}
+mod tests;
