@@ -312,6 +312,15 @@ fn each_rule_about_what_a_document_can_say_is_told_with_its_place() {
         (sources, source("oci", "k3s"), oci),
         ("/k3s/version", json!("v1.36 .3"), "k3s.version: "),
         (
+            "/k3s/version",
+            json!("latest"),
+            "k3s.version: \"latest\" is no version",
+        ),
+        ("/k3s/version", json!("v1.36"), "k3s.version: "),
+        ("/k3s/version", json!("1.36.3+k3s1"), "k3s.version: "),
+        ("/k3s/version", json!("v1.036.3+k3s1"), "k3s.version: "),
+        ("/k3s/version", json!("v1.36.3+"), "k3s.version: "),
+        (
             "/k3s/nodeAddress",
             json!("127.0.0.1"),
             "k3s.nodeAddress: 127.0.0.1 cannot be",

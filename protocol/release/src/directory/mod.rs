@@ -5,6 +5,7 @@
 //! of it (`kustomization.yaml`). Lists are split; objects that two places define are refused with both places; an app above 16 KiB becomes a blob.
 
 mod artifacts;
+mod culprit;
 mod files;
 mod helm;
 mod kustomize;

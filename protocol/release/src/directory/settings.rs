@@ -5,6 +5,7 @@
 
 use super::{
     artifacts::{Files, artifact, artifacts},
+    culprit::culprit,
     files, invalid,
     shape::{self, place_of},
     yaml::{self, Places},
@@ -64,8 +65,10 @@ impl Source {
     }
 
     fn typed<T: DeserializeOwned>(&self, pointer: &str, value: Value) -> Result<T> {
-        serde_json::from_value(value)
-            .map_err(|error| self.problem(pointer, &error.to_string(), "mend it there"))
+        T::deserialize(&value).map_err(|error| {
+            let pointer = format!("{pointer}{}", culprit::<T>(&value));
+            self.problem(&pointer, &error.to_string(), "mend it there")
+        })
     }
 }
 
@@ -213,16 +216,16 @@ impl Settings {
 
     /// A problem of the content as a problem of this file, where that says it.
     pub fn at(&self, place: &str, reason: &str, apps: &[App]) -> Option<Problem> {
-        let pointer = pointer_of(place, apps);
-        let known = self.source.places.contains_key(&pointer) || {
-            let section = pointer
-                .trim_start_matches('/')
-                .split('/')
-                .next()
-                .unwrap_or_default();
-            matches!(section, "policy" | "k3s" | "variables" | "values") && !self.source.places.is_empty()
+        let pointer = pointer_of(place, apps, &self.source.places);
+        let mut parts = pointer.split('/').skip(1);
+        let section = parts.next().unwrap_or_default();
+        // Of an app, this file may say nothing at all.
+        let above = match (section, parts.next()) {
+            ("apps", Some(app)) => format!("/apps/{app}"),
+            _ => format!("/{section}"),
         };
-        known.then(|| self.source.problem(&pointer, reason, "mend it there"))
+        (self.source.places.contains_key(&above))
+            .then(|| self.source.problem(&pointer, reason, "mend it there"))
     }
 
     /// The problem of an app that is not there.
@@ -246,15 +249,25 @@ impl Source {
 }
 
 /// `apps[2].probes[0].name` as a pointer into the file, where apps are known by name.
-fn pointer_of(place: &str, apps: &[App]) -> String {
+fn pointer_of(place: &str, apps: &[App], places: &Places) -> String {
     let mut pointer = String::new();
-    for part in place.split('.') {
+    let mut rest = place;
+    while !rest.is_empty() {
+        let mut ends = rest.match_indices('.').map(|(end, _)| end).chain([rest.len()]);
+        // A key may have dots itself, as the names of registries do.
+        let end = ends
+            .clone()
+            .find(|end| places.contains_key(&format!("{pointer}/{}", escaped(&rest[..*end]))))
+            .or_else(|| ends.next())
+            .unwrap_or(rest.len());
+        let part = &rest[..end];
+        rest = rest.get(end + 1..).unwrap_or_default();
         let (key, index) = part
             .strip_suffix(']')
             .and_then(|part| part.split_once('['))
             .map_or((part, None), |(key, index)| (key, Some(index)));
         pointer.push('/');
-        pointer.push_str(key);
+        pointer.push_str(&escaped(key));
         if let Some(index) = index {
             pointer.push('/');
             let app = index.parse::<usize>().ok().and_then(|index| apps.get(index));
@@ -265,6 +278,11 @@ fn pointer_of(place: &str, apps: &[App]) -> String {
         }
     }
     pointer
+}
+
+/// A key as a part of a JSON pointer.
+fn escaped(key: &str) -> String {
+    key.replace('~', "~0").replace('/', "~1")
 }
 
 /// The one document of a file; null where it is empty.

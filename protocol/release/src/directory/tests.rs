@@ -288,7 +288,36 @@ fn a_mistyped_setting_is_refused_with_its_line_and_what_to_do() {
             "",
         ),
         ("values: [{node: a, set: {b: 1}}]", "values.0.set.b", ""),
-        ("k3s: {nodeAddress: 300.1.1.1}", "release.yaml:1:1: k3s: ", ""),
+        (
+            "k3s:\n  datastore: ram\n  nodeAddress: 300.1.1.1",
+            "release.yaml:3:3: k3s.nodeAddress: invalid IP address",
+            "",
+        ),
+        (
+            "k3s:\n  config: {}\n  version: latest",
+            "release.yaml:3:3: k3s.version: \"latest\" is no version",
+            "",
+        ),
+        (
+            "k3s:\n  registries:\n    mirrors: {}\n    configs:\n      docker.io: {auth: {}}",
+            "release.yaml:5:19: k3s.registries.configs.docker.io.auth: a password",
+            "",
+        ),
+        (
+            "policy:\n  prune: true\n  readyDeadlineSeconds: -1",
+            "release.yaml:3:3: policy.readyDeadlineSeconds: ",
+            "",
+        ),
+        (
+            "apps:\n  app:\n    probes:\n    - {name: a, check: {tcp: {target: {address: \"x:1\"}}}}\n    - name: b",
+            "release.yaml:5:7: apps.app.probes.1: missing field `check`",
+            "",
+        ),
+        (
+            "apps:\n  app:\n    namespace: web\n    secrets:\n    - {name: a, data: {x: 1}}",
+            "release.yaml:5:24: apps.app.secrets.0.data.x",
+            "",
+        ),
         (
             "k3s: {images: {amd64: [{file: missing.tar}]}}",
             "missing.tar",

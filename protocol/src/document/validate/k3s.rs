@@ -51,9 +51,11 @@ pub(super) fn check(section: &K3sSection, has_apps: bool) -> Checked {
     if let Some(version) = &section.version {
         line("k3s.version", version, 128)?;
         require(
-            !version.contains(char::is_whitespace),
+            is_version(version),
             "k3s.version",
-            format!("{version:?}: write the version as `k3s --version` prints it, v1.36.3+k3s1"),
+            format!(
+                "{version:?} is no version: write it as `k3s --version` prints it, v1.36.3+k3s1; a channel such as \"latest\" means another program from day to day"
+            ),
         )?;
     }
     for (name, binary) in &section.binaries {
@@ -100,6 +102,23 @@ pub(super) fn check(section: &K3sSection, has_apps: bool) -> Checked {
         )?;
     }
     section.registries.as_ref().map_or(Ok(()), registries)
+}
+
+/// What a program of k3s can say of itself: `v1.36.3+k3s1`, `v1.36.0-rc1+k3s1`. What none can say is never reached.
+fn is_version(text: &str) -> bool {
+    let Some(numbers) = text.strip_prefix('v') else {
+        return false;
+    };
+    let (numbers, rest) = numbers.split_at(numbers.find(['+', '-']).unwrap_or(numbers.len()));
+    let is_number = |text: &str| {
+        text.len() <= 9
+            && text.bytes().all(|byte| byte.is_ascii_digit())
+            && (text == "0" || !text.is_empty() && !text.starts_with('0'))
+    };
+    numbers.split('.').count() == 3
+        && numbers.split('.').all(is_number)
+        && rest.len() != 1
+        && (rest.chars()).all(|c| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.'))
 }
 
 /// What the hub made of a site has `join`; whether such a document fits is seen by the box.
