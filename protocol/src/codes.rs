@@ -68,6 +68,8 @@ codes! {
     CONFLICT = "conflict";
     /// The disk is full.
     DISK_FULL = "disk-full";
+    /// A value of the box's personal settings on the EFI system partition cannot be used.
+    PERSONAL_INVALID = "personal-invalid";
     /// The disk cannot be written.
     DISK_READ_ONLY = "disk-read-only";
     /// Something failed inside; the log of the same moment says more.

@@ -13,6 +13,7 @@ pub mod envelope;
 pub mod event;
 mod ids;
 pub mod operator;
+pub mod personal;
 mod problem;
 pub mod report;
 #[cfg(feature = "seal")]
