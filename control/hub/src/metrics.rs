@@ -40,6 +40,8 @@ figures! {
     NODES = "holdfast_hub_nodes", "gauge", ["presence"];
     /// Nodes in the fleet by the health in their last report.
     NODES_HEALTH = "holdfast_hub_nodes_health", "gauge", ["health"];
+    /// Nodes in the fleet by the version of the operating system in their last report, where that is an image of Holdfast.
+    NODES_OS = "holdfast_hub_nodes_os", "gauge", ["version"];
     /// Documents and removals that the broker has not taken yet.
     OUTBOX_PENDING = "holdfast_hub_outbox_pending", "gauge", [];
     /// 1 while the hub is connected to its broker, else 0; always 1 with the embedded one.
@@ -86,6 +88,15 @@ impl Metrics {
     pub fn set(&self, figure: Figure, labels: &[&str], value: f64) {
         let mut series = self.series.lock().unwrap_or_else(PoisonError::into_inner);
         series.insert(key(figure, labels), value);
+    }
+
+    /// Sets all series of a figure with one label; those that are not named are gone.
+    pub fn set_all(&self, figure: Figure, values: &BTreeMap<&str, f64>) {
+        let mut series = self.series.lock().unwrap_or_else(PoisonError::into_inner);
+        series.retain(|(name, _), _| *name != figure.name);
+        for (label, value) in values {
+            series.insert(key(figure, &[label]), *value);
+        }
     }
 
     /// The page, in the Prometheus text format 0.0.4.
@@ -157,7 +168,11 @@ mod tests {
         metrics.count(ENROLMENTS, &["token-spent"]);
         metrics.count(ENROLMENTS, &["token-spent"]);
         metrics.set(NODES, &["on\"line"], 3.0);
+        metrics.set_all(NODES_OS, &BTreeMap::from([("1", 2.0)]));
+        metrics.set_all(NODES_OS, &BTreeMap::from([("2", 1.0), ("3", 1.0)]));
         let page = metrics.render();
+        assert!(!page.contains("nodes_os{version=\"1\"}"), "{page}");
+        assert!(page.contains("nodes_os{version=\"3\"} 1\n"), "{page}");
         assert!(page.contains("# TYPE holdfast_hub_enrolments_total counter\nholdfast_hub_enrolments_total{result=\"token-spent\"} 2\n"));
         assert!(page.contains("holdfast_hub_nodes{presence=\"on\\\"line\"} 3\n"));
         assert!(page.contains("# HELP holdfast_hub_build_info Always 1;"));

@@ -1,7 +1,7 @@
 // The first page: how many nodes are how, and each of them in a line, worst first.
 
 import { age, badge, chips, empty, h, keyed, shape } from "./dom.js";
-import { STATES, WORDS, appsLine, byWorst, causeOf, doing, stateOf } from "./state.js";
+import { STATES, WORDS, appsLine, byWorst, causeOf, doing, osOf, stateOf } from "./state.js";
 import { store } from "./store.js";
 
 // More lines than that help nobody; the search does.
@@ -10,10 +10,11 @@ const PAGE = 200;
 export function fleet(query) {
   let only = query.get("state");
   let text = query.get("q") ?? "";
+  let system = query.get("os") ?? "";
   let limit = PAGE;
 
   const tiles = h("div", { class: "tiles", role: "group", "aria-label": "Nodes by state" });
-  const search = h("input", { type: "search", placeholder: "Name, label or release", "aria-label": "Search nodes", value: text, oninput: () => {
+  const search = h("input", { type: "search", placeholder: "Name, label, release or OS", "aria-label": "Search nodes", value: text, oninput: () => {
     text = search.value;
     limit = PAGE;
     draw();
@@ -21,7 +22,12 @@ export function fleet(query) {
   const summary = h("p", { class: "quiet count", role: "status" });
   const list = h("div", { class: "nodes" });
   const rest = h("button", { type: "button", onclick: () => { limit += PAGE; draw(); } });
-  const bar = h("div", { class: "toolbar" }, search, summary);
+  const systems = h("select", { "aria-label": "Operating system", onchange: () => {
+    system = systems.value;
+    limit = PAGE;
+    draw();
+  } });
+  const bar = h("div", { class: "toolbar" }, search, systems, summary);
   const blank = h("div", {});
   const element = h("div", {}, h("h1", { class: "visually-hidden", tabindex: -1 }, "Fleet"), tiles, bar, blank, list, rest);
 
@@ -42,8 +48,9 @@ export function fleet(query) {
         } }, h("span", { class: "number" }, count), h("span", { class: "word" }, shape(state), WORDS[state])));
     }
 
+    drawSystems(all);
     const words = text.toLowerCase().split(/\s+/).filter(Boolean);
-    const found = all.filter((node) => (!only || stateOf(node) === only) && words.every((word) => haystack(node).includes(word)));
+    const found = all.filter((node) => (!only || stateOf(node) === only) && (!system || osOf(node) === system) && words.every((word) => haystack(node).includes(word)));
     const shown = found.slice(0, limit);
     bar.hidden = all.length === 0;
     summary.textContent = found.length === all.length ? `${all.length} ${all.length === 1 ? "node" : "nodes"}` : `${found.length} of ${all.length} nodes`;
@@ -55,6 +62,7 @@ export function fleet(query) {
       : found.length === 0 && store.loaded ? [h("p", { class: "quiet" }, "No node fits. "), h("button", { type: "button", class: "small", onclick: () => {
         only = null;
         text = search.value = "";
+        system = "";
         draw();
       } }, "Show all")] : []));
 
@@ -81,12 +89,27 @@ export function fleet(query) {
     }
   }
 
+  /** The versions that nodes run, with how many do; nothing to choose where no node runs an image. */
+  function drawSystems(all) {
+    const counts = new Map();
+    for (const node of all) if (osOf(node)) counts.set(osOf(node), (counts.get(osOf(node)) ?? 0) + 1);
+    // A choice that no node fits any more stays to be seen, and to be taken back.
+    if (system && !counts.has(system)) counts.set(system, 0);
+    systems.hidden = counts.size === 0;
+    const versions = [...counts].sort(([a], [b]) => b.localeCompare(a, undefined, { numeric: true }));
+    const print = JSON.stringify([versions, system]);
+    if (systems.dataset.print === print) return;
+    systems.dataset.print = print;
+    systems.replaceChildren(h("option", { value: "" }, "Any operating system"), ...versions.map(([version, count]) => h("option", { value: version }, `${version} (${count})`)));
+    systems.value = system;
+  }
+
   draw();
   return { element, title: "Fleet", dispose: store.subscribe(draw) };
 }
 
 function haystack(node) {
-  return [node.id, node.release ?? "", ...Object.entries(node.labels).map(([key, value]) => `${key}=${value}`)].join(" ").toLowerCase();
+  return [node.id, node.release ?? "", osOf(node) ?? "", ...Object.entries(node.labels).map(([key, value]) => `${key}=${value}`)].join(" ").toLowerCase();
 }
 
 /** One node as a link to its own page. */
@@ -100,7 +123,8 @@ export function line(node) {
       h("span", { class: "name" }, node.id),
       h("span", { class: "labels" }, chips(node.labels))),
     h("span", { class: "what" },
-      h("span", { class: "release" }, node.release ?? h("span", { class: "quiet" }, "no release"), node.release ? h("span", { class: "quiet" }, ` · ${appsLine(node)}`) : null),
+      h("span", { class: "release" }, node.release ?? h("span", { class: "quiet" }, "no release"), node.release ? h("span", { class: "quiet" }, ` · ${appsLine(node)}`) : null,
+        osOf(node) ? h("span", { class: "quiet" }, ` · OS ${osOf(node)}`) : null),
       state === "offline" ? h("span", { class: "line" }, offlineLine(node))
         : cause && state !== "healthy" ? h("span", { class: "line cause" }, cause.message)
           : now ? h("span", { class: "line quiet" }, now) : null),

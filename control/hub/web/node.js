@@ -31,7 +31,7 @@ export function node(id, { notice, go }) {
     part("problems", [info.cause, status?.generation?.cause, status?.conditions], () => problems(info));
     part("steps", [info.wanted, info.accepted, info.proven, status?.generation, info.release, info.online], () => steps(info));
     part("apps", [status?.apps, info.online, info.cause], () => apps(status, info));
-    part("sides", [status?.kubernetes, status?.machine, status?.agent, status?.clockTrusted, info.hardware, info.enrolledAt, info.certificateExpiresAt, info.lastHeardAt], () => sides(info));
+    part("sides", [status?.os, status?.kubernetes, status?.machine, status?.agent, status?.clockTrusted, info.hardware, info.enrolledAt, info.certificateExpiresAt, info.lastHeardAt], () => sides(info));
     part("events", 0, () => events);
     part("labels", [info.labels, store.admin], () => labels(info, path, notice));
     part("danger", store.admin, () => store.admin ? danger(id, path, notice, go) : null);
@@ -149,6 +149,7 @@ function sides(info) {
   const machine = status?.machine;
   const free = machine?.diskBytes ? machine.diskFreeBytes / machine.diskBytes : null;
   return h("div", { class: "columns" },
+    status?.os ? system(status.os) : null,
     h("section", { class: "card" }, h("h2", {}, "Kubernetes"),
       kubernetes ? facts([
         ["State", badge(kubernetes.health, WORDS[kubernetes.health] ?? "Unknown")],
@@ -176,6 +177,19 @@ function sides(info) {
     ])));
 }
 
+/** The image that the box runs, and what it could go back to. */
+function system(os) {
+  return h("section", { class: "card system" }, h("h2", {}, "Operating system"),
+    facts([
+      ["Version", h("b", {}, os.version)],
+      ["Slot", os.slot.toUpperCase()],
+      ["This boot", os.good ? badge("healthy", "Good") : badge("progressing", "Not found good yet")],
+      ["Other slot", os.other ?? "empty or not whole"],
+      ["Did not come up", os.bad?.length ? h("span", {}, os.bad.map((version) => h("span", { class: "chip" }, version))) : null],
+    ]),
+    os.bad?.length ? h("p", { class: "quiet" }, "A version that did not come up is not tried again; make one under another version.") : null);
+}
+
 /** What is written to the flash each day, and how long it lasts where the device says so. */
 function flash(facts) {
   const daily = facts?.written?.bytesPerDay;
@@ -191,13 +205,32 @@ function flash(facts) {
 
 const LEVELS = { info: "info", warning: "warning", alarm: "degraded" };
 
+/** Kinds whose names say little to a person. */
+const KINDS = {
+  "os-staged": "New operating system written",
+  "os-switched": "Operating system changed",
+  "os-rolled-back": "Operating system gone back",
+  booted: "Machine started",
+  "factory-reset": "Set back to how it left the factory",
+};
+
+/** `lastShutdown` as `last shutdown`. */
+const spaced = (key) => key.replace(/([a-z])([A-Z])/g, (_, before, after) => `${before} ${after.toLowerCase()}`);
+
+/** What an event says beside its message, where a person knows the kind by words. */
+function details(item) {
+  const known = KINDS[item.kind] ? Object.entries(item.details ?? {}).filter(([, value]) => ["string", "number", "boolean"].includes(typeof value) && value !== "") : [];
+  return known.length ? h("p", {}, known.map(([key, value]) => h("span", { class: "chip" }, h("span", { class: "key" }, `${spaced(key)}: `), String(value)))) : null;
+}
+
 function event(item) {
   const level = LEVELS[item.severity] ?? "info";
   return h("li", { class: level },
     level === "info" ? h("span", { class: "dot" }) : shape(level),
     h("div", {},
-      h("p", {}, item.severity === "info" ? null : h("b", {}, item.severity === "alarm" ? "Alarm: " : "Warning: "), item.message, item.generation ? h("span", { class: "quiet" }, ` · ${item.generation}`) : null),
+      h("p", {}, item.severity === "info" ? null : h("b", {}, item.severity === "alarm" ? "Alarm: " : "Warning: "), KINDS[item.kind] ? `${KINDS[item.kind]}: ` : null, item.message, item.generation ? h("span", { class: "quiet" }, ` · ${item.generation}`) : null),
       item.problem ? h("p", { class: "action" }, item.problem.message === item.message ? null : `${item.problem.message} `, item.problem.action, " ", h("code", {}, item.problem.code)) : null,
+      details(item),
       h("p", { class: "code" }, age(item.at), " · ", h("code", {}, item.kind))));
 }
 

@@ -1,6 +1,6 @@
 // Releases: what can run, on which nodes it should, and how far they are.
 
-import { age, badge, command, empty, h, moment, problemBox } from "./dom.js";
+import { age, badge, bytes, command, empty, h, moment, problemBox } from "./dom.js";
 import { line } from "./fleet.js";
 import { STATES, byWorst, stateOf } from "./state.js";
 import { Problem, api, store } from "./store.js";
@@ -63,6 +63,7 @@ export function release(name, { notice }) {
         h("p", { class: "quiet" }, "Made by ", info.createdBy, ", ", moment(info.createdAt), " · ", h("code", { class: "digest" }, info.digest)),
         h("section", { class: "card" }, h("h2", {}, "Nodes"), nodes),
         store.admin ? assign(name, notice) : null,
+        info.content?.os ? system(info.content.os) : null,
         h("section", { class: "card" }, h("h2", {}, "Apps"), h("ul", { class: "apps" }, (info.content?.apps ?? []).map(app))),
         h("section", { class: "card" }, h("h2", {}, "As the hub keeps it"), h("details", {}, h("summary", {}, "JSON"), h("pre", {}, JSON.stringify(info.content, null, 2)))));
     } catch (error) {
@@ -74,6 +75,13 @@ export function release(name, { notice }) {
   draw();
   load();
   return { element, title: name, dispose: store.subscribe(draw) };
+}
+
+/** The operating system that the release wants. */
+function system(os) {
+  return h("section", { class: "card" }, h("h2", {}, "Operating system"),
+    h("p", {}, h("b", {}, os.version), " for ", Object.keys(os.images).join(" and "),
+      os.maxBytesPerSecond ? h("span", { class: "quiet" }, `, fetched with at most ${bytes(os.maxBytesPerSecond)} a second`) : null));
 }
 
 function app(item) {

@@ -78,6 +78,11 @@ export function done(progress) {
   return progress.unit === "bytes" ? ` (${percent} %)` : ` (${progress.done} of ${progress.total} ${progress.unit})`;
 }
 
+/** The version of the image that the node runs; null where its operating system is not one of Holdfast's. */
+export function osOf(node) {
+  return node.status?.os?.version ?? null;
+}
+
 /** `2 of 3 apps ready`. */
 export function appsLine(node) {
   const apps = node.status?.apps ?? [];

@@ -11,7 +11,7 @@ use holdfast_protocol::{
     Problem,
     event::{Event, EventKind, Severity},
     operator::{NodeInfo, PatchLabels},
-    report::Health,
+    report::{Health, OsStatus},
 };
 use jiff::Timestamp;
 use reqwest::Method;
@@ -85,13 +85,14 @@ fn list(nodes: &[NodeInfo], wide: bool, now: Timestamp) -> String {
             "HEARD",
             "APPS",
             "KUBERNETES",
+            "OS",
             "HOLDFAST",
             "LABELS",
             "CAUSE",
         ]
     } else {
         [
-            "NAME", "STATE", "RELEASE", "PROVEN", "HEARD", "CAUSE", "", "", "", "",
+            "NAME", "STATE", "RELEASE", "PROVEN", "HEARD", "CAUSE", "", "", "", "", "",
         ]
     });
     for node in nodes {
@@ -127,6 +128,7 @@ fn list(nodes: &[NodeInfo], wide: bool, now: Timestamp) -> String {
                 heard,
                 or_dash(status.map(|status| ready(&status.apps))),
                 or_dash(status.and_then(|status| status.kubernetes.version.as_deref())),
+                or_dash(status.and_then(|status| Some(status.os.as_ref()?.version.as_str()))),
                 or_dash(status.map(|status| status.agent.version.as_str())),
                 labels(&node.labels),
                 cause,
@@ -140,6 +142,7 @@ fn list(nodes: &[NodeInfo], wide: bool, now: Timestamp) -> String {
                 proven,
                 heard,
                 cause,
+                none(),
                 none(),
                 none(),
                 none(),
@@ -226,6 +229,15 @@ fn show(node: &NodeInfo, now: Timestamp) -> String {
     }
     fact("Enrolled", node.enrolled_at.to_string());
     fact("Certificate", format!("until {}", node.certificate_expires_at));
+    if let Some(os) = status.and_then(|status| status.os.as_ref()) {
+        fact("OS", os_words(os));
+        if !os.bad.is_empty() {
+            fact(
+                "Bad OS",
+                format!("{} did not come up; not tried again", os.bad.join(", ")),
+            );
+        }
+    }
     if let Some(status) = status {
         let kubernetes = &status.kubernetes;
         fact(
@@ -295,6 +307,20 @@ fn show(node: &NodeInfo, now: Timestamp) -> String {
         }
     }
     text
+}
+
+/// What runs, from where, and what there is to go back to.
+fn os_words(os: &OsStatus) -> String {
+    let good = if os.good {
+        "found good"
+    } else {
+        "not found good yet"
+    };
+    let other = os.other.as_ref().map_or_else(
+        || "nothing whole in the other".to_owned(),
+        |other| format!("{other} in the other"),
+    );
+    format!("{} in slot {}, {good}; {other}", os.version, os.slot)
 }
 
 fn list_events(events: &[Event], wide: bool, now: Timestamp) -> String {

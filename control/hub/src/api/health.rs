@@ -18,7 +18,7 @@ use axum::{
 };
 use holdfast_protocol::{Problem, report::Health};
 use http::{StatusCode, header};
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 /// Whether the process lives.
 #[utoipa::path(get, path = "/healthz", tag = "machine", security(()), responses((status = 200, body = String, content_type = "text/plain")))]
@@ -85,6 +85,11 @@ pub async fn metrics(State(hub): State<Arc<Hub>>, request: Request) -> Result<Re
             count(&|node| node.health == health),
         );
     }
+    let mut systems: BTreeMap<&str, f64> = BTreeMap::new();
+    for os in all.iter().filter_map(|node| node.status.as_ref()?.os.as_ref()) {
+        *systems.entry(&os.version).or_default() += 1.0;
+    }
+    figures.set_all(metrics::NODES_OS, &systems);
     figures.set(
         metrics::BROKER_CONNECTED,
         &[],
