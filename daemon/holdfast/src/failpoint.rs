@@ -51,12 +51,33 @@ pub const SWITCH: &[&str] = &[
     "restore-done",
 ];
 
+/// Names of the places at which the record of boots is written and made smaller.
+pub const BOOTS: &[&str] = &[
+    "boots-before-append",
+    "boots-half-append",
+    "boots-after-append",
+    "boots-before-compaction",
+    "boots-after-compaction",
+];
+
+/// Names of the places of a factory reset, in their order.
+pub const RESET: &[&str] = &[
+    "reset-marked",
+    "reset-keys-half",
+    "reset-keys",
+    "reset-kubernetes",
+    "reset-store",
+    "reset-personal",
+    "reset-trimmed",
+    "reset-done",
+];
+
 /// Ends the process if this is the place.
 pub fn reach(name: &str) {
     #[cfg(any(debug_assertions, feature = "failpoints"))]
     {
         debug_assert!(
-            ALL.contains(&name) || SWITCH.contains(&name),
+            [ALL, SWITCH, BOOTS, RESET].iter().any(|list| list.contains(&name)),
             "{name} is not in the list of failpoints"
         );
         if std::env::var_os("HOLDFAST_FAILPOINT").is_some_and(|wanted| wanted == name) {

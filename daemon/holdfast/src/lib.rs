@@ -11,6 +11,7 @@
 //! certificate sends a new one, and the link takes it at its next connect.
 
 // The frame: how the process starts, who it is, and how a person talks to it.
+pub mod boots;
 pub mod cli;
 pub mod codes;
 pub mod daemon;
