@@ -12,6 +12,8 @@ pub enum Role {
     DesiredState,
     /// Statements of the current time.
     Time,
+    /// Manifests of operating system images.
+    OsImage,
 }
 
 /// Algorithm of a trusted key.

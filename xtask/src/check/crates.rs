@@ -11,6 +11,7 @@ const RECORD: &str = "docs/decisions/0002-dependencies.md";
 const ALLOWED: &[(&str, &[&str])] = &[
     ("holdfast-protocol", &[]),
     ("holdfast-release", &["holdfast-protocol"]),
+    ("holdfast-os", &["holdfast-protocol"]),
     ("holdfast-core", &["holdfast-protocol"]),
     ("holdfast-store", &["holdfast-protocol", "holdfast-core"]),
     (
@@ -18,12 +19,19 @@ const ALLOWED: &[(&str, &[&str])] = &[
         &[
             "holdfast-protocol",
             "holdfast-release",
+            "holdfast-os",
             "holdfast-core",
             "holdfast-store",
         ],
     ),
-    ("holdfast-hub", &["holdfast-protocol", "holdfast-release"]),
-    ("holdfastctl", &["holdfast-protocol", "holdfast-release"]),
+    (
+        "holdfast-hub",
+        &["holdfast-protocol", "holdfast-release", "holdfast-os"],
+    ),
+    (
+        "holdfastctl",
+        &["holdfast-protocol", "holdfast-release", "holdfast-os"],
+    ),
 ];
 
 /// What the core may not depend on, directly or not: it decides, and does nothing.
