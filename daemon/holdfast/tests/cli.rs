@@ -625,6 +625,7 @@ fn wrong_usage_is_a_problem_in_json_where_json_is_asked_for() {
     for arguments in [
         &["pause", "-o", "json"][..],
         &["pause", "--for", "soon", "-ojson"],
+        &["pause", "--for", "-1h", "-ojson"],
         &["--output=json", "rollback", "not-a-generation"],
         &["dance", "-o=json"],
     ] {
@@ -645,4 +646,11 @@ fn wrong_usage_is_a_problem_in_json_where_json_is_asked_for() {
         .unwrap();
     assert_eq!(text.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&text.stderr).contains("--for"));
+    let negative = std::process::Command::new(env!("CARGO_BIN_EXE_holdfast"))
+        .args(["pause", "--for", "-1h"])
+        .output()
+        .unwrap();
+    assert_eq!(negative.status.code(), Some(2));
+    let said = String::from_utf8_lossy(&negative.stderr);
+    assert!(said.contains("it is below one second"), "{said}");
 }

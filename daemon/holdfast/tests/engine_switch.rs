@@ -199,6 +199,7 @@ async fn a_k3s_that_cannot_follow_is_refused_and_nothing_is_touched() -> Result<
         ("v1.38.0+k3s1", "v1.38.0+k3s1", codes::KUBERNETES_VERSION_SKIPPED),
         ("v1.35.9+k3s1", "v1.35.9+k3s1", codes::KUBERNETES_DOWNGRADE),
         (NEW, "v1.36.4+k3s1", codes::KUBERNETES_WRONG_VERSION),
+        (NEW, "nothing", codes::KUBERNETES_VERSION_UNKNOWN),
     ];
     for (counter, (wanted, says, code)) in (2..).zip(cases) {
         let other = section(&node, wanted, &program(says, Server::Runs("other"))?)?;
@@ -206,7 +207,7 @@ async fn a_k3s_that_cannot_follow_is_refused_and_nothing_is_touched() -> Result<
         node.until(&format!("{wanted} is refused as {code}"), |status| {
             let generation = &status.generation;
             generation.accepted == Some(Generation { epoch: 1, counter })
-                && matches!(generation.phase, Phase::Failed | Phase::RolledBack)
+                && generation.phase == Phase::Failed
                 && (generation.cause.as_ref()).is_some_and(|cause| cause.code == code)
         })
         .await?;

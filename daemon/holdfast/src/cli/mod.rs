@@ -113,7 +113,7 @@ pub struct EnrolArguments {
 #[derive(Debug, Args)]
 pub struct PauseArguments {
     /// How long: `30m`, `2h`, `1d`; at most 30 days.
-    #[arg(long = "for", value_name = "TIME", value_parser = orders::length)]
+    #[arg(long = "for", value_name = "TIME", value_parser = orders::length, allow_hyphen_values = true)]
     pub length: std::time::Duration,
     /// Why, for whoever sees it in the hub.
     #[arg(long, value_name = "TEXT", default_value = "", value_parser = orders::reason)]

@@ -15,6 +15,9 @@ use std::time::Duration;
 /// Reads the length of a pause.
 pub(super) fn length(text: &str) -> Result<Duration, String> {
     let longest = Duration::try_from(LONGEST_PAUSE).unwrap_or_default();
+    if text.starts_with('-') {
+        return Err("it is below one second; write a time such as 30m, 2h or 1d".into());
+    }
     match parse_duration(text) {
         Some(length) if length < Duration::from_secs(1) => Err("it is below one second".into()),
         Some(length) if length > longest => Err("it is above 30 days".into()),

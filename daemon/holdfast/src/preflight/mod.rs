@@ -2,8 +2,9 @@
 //!
 //! In: a document whose blobs and artifacts are here, and what is known of the box. Out: nothing, or a [`Failure`] with the first cause.
 //! It guarantees: nothing is changed; only what is certain is a refusal, whatever could be another way in a minute passes or is retryable;
-//! nothing waits for a link. In the order of asking: sealed values, place of the datastore, version of Kubernetes, free space, kinds and schemas (a dry run of what would be
-//! written), memory, images.
+//! nothing waits for a link. In the order of asking: sealed values, place of the datastore, version of Kubernetes, free space, the program
+//! that k3s would be (installed beside the one that runs, and asked what it is), kinds and schemas (a dry run of what would be written),
+//! memory, images.
 
 mod dry_run;
 mod images;
@@ -16,7 +17,11 @@ use crate::{
     apply::Objects,
     artifacts::Fetcher,
     codes,
-    kubernetes::{Cluster, KubernetesError, datastore::DatastoreError, switch::Switcher},
+    kubernetes::{
+        Cluster, KubernetesError,
+        datastore::DatastoreError,
+        switch::{Switcher, Wanted},
+    },
     sealed,
 };
 use holdfast_core::{
@@ -99,6 +104,14 @@ impl Preflight {
         }
         space::check(&self.data_dir, document, &self.unpacked, changes_kubernetes)
             .map_err(|failure| *failure)?;
+        if changes_kubernetes {
+            let to = Wanted {
+                generation: document.generation,
+                section: state.k3s.as_ref(),
+            };
+            // The program that is wanted, asked what it is: not only once the one that runs was stopped for it.
+            self.switcher.check(to).await?;
+        }
         // Whether the agent itself works is seen after the gate, by its kubelet.
         if is_agent {
             return Ok(());

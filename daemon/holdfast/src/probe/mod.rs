@@ -133,7 +133,7 @@ impl Bad {
                 if probe.alone {
                     "look at the log of the app; it is asked on until it answers"
                 } else {
-                    "look at the log of the app; the node goes back by itself when its deadline passes"
+                    "look at the log of the app; where the document's deadline passes without an answer, the node goes back to the last good document if it has one"
                 },
             ),
             Self::Probe(reason) => Problem::new(
