@@ -132,5 +132,19 @@ pub const ROLLBACK_IMPOSSIBLE: &str = "rollback-impossible";
 pub const ALREADY_RUNNING: &str = "already-running";
 /// A person at the box asked for an earlier document.
 pub const ROLLED_BACK_BY_HAND: &str = "rolled-back-by-hand";
+/// A document wants an operating system, and the box runs none that Holdfast switches.
+pub const OS_NOT_MANAGED: &str = "os-not-managed";
+/// An image of the operating system was tried and did not come up.
+pub const OS_FELL_BACK: &str = "os-fell-back";
+/// The box restarted too often for one operating system.
+pub const OS_RESTARTS_SPENT: &str = "os-restarts-spent";
+/// The operating system to go back to is not there any more.
+pub const OS_SLOT_GONE: &str = "os-slot-gone";
+/// The box was to restart and did not.
+pub const OS_NO_RESTART: &str = "os-no-restart";
+/// What is written down of the operating system cannot be read or written.
+pub const OS_RECORD: &str = "os-record";
+/// This boot was not found good.
+pub const BOOT_NOT_GOOD: &str = "boot-not-good";
 /// The command line is wrong.
 pub const USAGE: &str = "usage";

@@ -58,9 +58,12 @@ impl Store {
         new: &[InventoryEntry],
         now: Timestamp,
     ) -> Result<(), StoreError> {
-        let begins = self
-            .step(digest)?
-            .is_some_and(|step| matches!(step, JournalStep::Accepted | JournalStep::Switching));
+        let begins = self.step(digest)?.is_some_and(|step| {
+            matches!(
+                step,
+                JournalStep::Accepted | JournalStep::SwitchingOs | JournalStep::Switching
+            )
+        });
         if new.is_empty() && !begins {
             return Ok(());
         }

@@ -70,7 +70,7 @@ impl Store {
                 )
             };
             match step {
-                JournalStep::Accepted => {
+                JournalStep::Accepted | JournalStep::SwitchingOs => {
                     transaction.execute(
                         "UPDATE desired SET step = ?2 WHERE digest = ?1",
                         (&digest, to_text(step)),

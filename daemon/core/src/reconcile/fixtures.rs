@@ -24,6 +24,19 @@ pub(super) fn document(counter: u64) -> DocumentRef {
         on_failure: FailurePolicy::RollBack,
         artifacts: Vec::new(),
         isolated: BTreeSet::new(),
+        os: None,
+    }
+}
+
+/// One that wants another operating system.
+pub(super) fn with_os(counter: u64, version: &str) -> DocumentRef {
+    DocumentRef {
+        os: Some(OsRef {
+            version: version.into(),
+            manifest: None,
+            max_bytes_per_second: None,
+        }),
+        ..document(counter)
     }
 }
 
@@ -87,6 +100,24 @@ pub(super) fn restarted(newest: Option<(DocumentRef, JournalStep)>, applied: Opt
         proven: None,
         fallback: None,
         paused: false,
+        os: None,
+        deadline_seconds: None,
+    }
+}
+
+/// As [`restarted`], on a box whose operating system documents decide.
+pub(super) fn booted(
+    os: &str,
+    newest: Option<(DocumentRef, JournalStep)>,
+    good: Option<DocumentRef>,
+) -> Event {
+    Event::Restarted {
+        newest,
+        applied: good.clone(),
+        proven: good.as_ref().map(|good| good.generation),
+        fallback: good,
+        paused: false,
+        os: Some(os.into()),
         deadline_seconds: None,
     }
 }
@@ -108,6 +139,10 @@ pub(super) fn pass(state: &mut State, effects: Vec<Effect>) -> Vec<Effect> {
     while let Some(event) = last.iter().find_map(|effect| match effect {
         Effect::Preflight { ticket, .. } => Some(Event::PreflightPassed { ticket: *ticket }),
         Effect::AwaitGate { ticket, .. } => Some(Event::GateOpened { ticket: *ticket }),
+        Effect::StageOs { ticket, .. } => Some(Event::OsStaged { ticket: *ticket }),
+        Effect::SwitchOs { ticket, .. } | Effect::RestoreOs { ticket, .. } => {
+            Some(Event::OsSwitched { ticket: *ticket })
+        }
         Effect::SwitchKubernetes { ticket, .. } | Effect::RestoreKubernetes { ticket, .. } => {
             Some(Event::KubernetesSwitched { ticket: *ticket })
         }
@@ -176,6 +211,9 @@ pub(super) fn ticket_of(effects: &[Effect]) -> Ticket {
     ticket(effects, |effect| match effect {
         Effect::Preflight { ticket, .. }
         | Effect::AwaitGate { ticket, .. }
+        | Effect::StageOs { ticket, .. }
+        | Effect::SwitchOs { ticket, .. }
+        | Effect::RestoreOs { ticket, .. }
         | Effect::SwitchKubernetes { ticket, .. }
         | Effect::RestoreKubernetes { ticket, .. } => Some(*ticket),
         _ => None,

@@ -24,11 +24,13 @@ pub(super) fn step(state: &mut State, event: Event) -> Result<Vec<Effect>, Illeg
             proven,
             fallback,
             paused,
+            os,
             deadline_seconds,
         } => {
             machine.state.started = true;
             machine.state.paused = paused;
             machine.state.proven = proven;
+            machine.state.os = os;
             machine.restart(newest, applied, fallback, deadline_seconds);
         }
         Event::DocumentAccepted(document) => machine.accept(document),
@@ -44,6 +46,10 @@ pub(super) fn step(state: &mut State, event: Event) -> Result<Vec<Effect>, Illeg
         Event::DriftDetected { keys } => machine.drift_detected(keys),
         Event::PreflightPassed { ticket } => machine.preflight_passed(ticket),
         Event::PreflightFailed { ticket, failure } => machine.preflight_failed(ticket, failure),
+        Event::OsStaged { ticket } => machine.os_staged(ticket),
+        Event::OsStageFailed { ticket, failure } => machine.os_stage_failed(ticket, failure),
+        Event::OsSwitched { ticket } => machine.os_switched(ticket),
+        Event::OsSwitchFailed { ticket, failure } => machine.os_switch_failed(ticket, failure),
         Event::GateOpened { ticket } => machine.gate_opened(ticket),
         Event::GateClosed { ticket, problem } => machine.gate_closed(ticket, problem),
         Event::Paused => machine.paused(),
@@ -76,6 +82,10 @@ fn check(state: &State, event: &Event) -> Result<(), IllegalTransition> {
         Event::DriftDetected { .. } => ("drift detected", None),
         Event::PreflightPassed { ticket } => ("preflight passed", Some(*ticket)),
         Event::PreflightFailed { ticket, .. } => ("preflight failed", Some(*ticket)),
+        Event::OsStaged { ticket } => ("operating system staged", Some(*ticket)),
+        Event::OsStageFailed { ticket, .. } => ("operating system not staged", Some(*ticket)),
+        Event::OsSwitched { ticket } => ("operating system switched", Some(*ticket)),
+        Event::OsSwitchFailed { ticket, .. } => ("operating system not switched", Some(*ticket)),
         Event::GateOpened { ticket } => ("gate opened", Some(*ticket)),
         Event::GateClosed { ticket, .. } => ("gate closed", Some(*ticket)),
         Event::Paused => ("paused", None),
@@ -160,6 +170,11 @@ impl Machine<'_> {
         // Once writes had begun, putting another document's objects back would undo them.
         let (kept_up, mut work) = match step {
             JournalStep::Accepted => (applied, Work::of(document)),
+            JournalStep::SwitchingOs => {
+                self.state.upkeep = applied.map(|document| Upkeep::of(document, true));
+                // All that it needs was there before.
+                return self.ask_for_os(Work::begun(document));
+            }
             JournalStep::Switching => (applied, Work::begun(document)),
             JournalStep::Applying => (Some(document.clone()), Work::begun(document)),
             JournalStep::Applied | JournalStep::Proven => {
@@ -213,15 +228,14 @@ impl Machine<'_> {
                 return self.restarted_too_often(work);
             }
         }
+        if work.rollback.is_some() {
+            // What it needs was kept.
+            return self.enter_switching_os(work);
+        }
         if work.begun {
             self.begin_deadline(&mut work);
         }
-        if work.rollback.is_some() {
-            // What it needs was kept.
-            self.enter_switching(work);
-        } else {
-            self.enter_fetching(work);
-        }
+        self.enter_fetching(work);
     }
 
     /// Begins with a newer document, wherever the older one was.

@@ -27,10 +27,23 @@ pub struct DocumentRef {
     pub stability_seconds: u32,
     /// Whether the node goes back to the last good generation when it fails.
     pub on_failure: FailurePolicy,
-    /// k3s binaries and image archives that it needs, for this machine's architecture.
+    /// k3s binaries, image archives and the manifest of the operating system that it needs, for this machine's architecture.
     pub artifacts: Vec<Artifact>,
+    /// The operating system that it wants; absent where it says nothing of it.
+    pub os: Option<OsRef>,
     /// Apps that may fail alone.
     pub isolated: BTreeSet<String>,
+}
+
+/// An operating system that a document wants.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OsRef {
+    /// Version of the image. No two images have the same.
+    pub version: String,
+    /// Its signed manifest for this machine's architecture, among [`DocumentRef::artifacts`]; absent where there is none for it.
+    pub manifest: Option<Artifact>,
+    /// The most bytes a second that are fetched for it.
+    pub max_bytes_per_second: Option<u64>,
 }
 
 impl DocumentRef {
@@ -55,6 +68,11 @@ impl DocumentRef {
             stability_seconds: state.policy.stability_seconds,
             on_failure: state.policy.on_failure,
             artifacts: artifacts(state),
+            os: state.os.as_ref().map(|os| OsRef {
+                version: os.version.clone(),
+                manifest: os.images.get(ARCHITECTURE).cloned(),
+                max_bytes_per_second: os.max_bytes_per_second,
+            }),
             isolated: state
                 .apps
                 .iter()
@@ -80,7 +98,8 @@ fn artifacts(state: &DesiredState) -> Vec<Artifact> {
         .apps
         .iter()
         .flat_map(|app| app.images.get(ARCHITECTURE).into_iter().flatten());
-    k3s.chain(apps).cloned().collect()
+    let os = state.os.iter().filter_map(|os| os.images.get(ARCHITECTURE));
+    k3s.chain(apps).chain(os).cloned().collect()
 }
 
 /// Name of one piece of work or one timer. Each is given out once.
@@ -93,6 +112,8 @@ pub struct Ticket(pub(crate) u64);
 pub enum JournalStep {
     /// Stored, in the same transaction as the document itself. Writes of objects that were applied before may have begun.
     Accepted,
+    /// The operating system may be on its way to another version: the box may restart at any time, into the new one or the old one.
+    SwitchingOs,
     /// k3s may be on its way to another version or configuration; a snapshot of what was before is kept.
     Switching,
     /// Writes may have begun, of new objects too; the inventory names them.
@@ -143,6 +164,8 @@ pub enum Event {
         fallback: Option<DocumentRef>,
         /// Whether a person paused changes.
         paused: bool,
+        /// Version of the operating system that runs, where it is an image whose version documents decide.
+        os: Option<String>,
         /// Seconds that a newest document which was begun, and not gone back from, still has: [`super::deadline_after_restarts`]. The
         /// whole of its deadline where absent; with 0 it is too late already.
         deadline_seconds: Option<u32>,
@@ -171,6 +194,30 @@ pub enum Event {
         /// From [`Effect::Preflight`].
         ticket: Ticket,
         /// Why. Retryable: it is asked again later.
+        failure: Failure,
+    },
+    /// The operating system of the document is whole in the slot that does not run.
+    OsStaged {
+        /// From [`Effect::StageOs`].
+        ticket: Ticket,
+    },
+    /// It could not be brought there. What runs was not touched.
+    OsStageFailed {
+        /// From [`Effect::StageOs`].
+        ticket: Ticket,
+        /// Why.
+        failure: Failure,
+    },
+    /// The operating system is the wanted one, and this boot of it was found good. Or the one to go back to runs; or there was nothing to do.
+    OsSwitched {
+        /// From [`Effect::SwitchOs`] or [`Effect::RestoreOs`].
+        ticket: Ticket,
+    },
+    /// The operating system could not be switched, or the box came back from it by itself.
+    OsSwitchFailed {
+        /// From [`Effect::SwitchOs`] or [`Effect::RestoreOs`].
+        ticket: Ticket,
+        /// Why.
         failure: Failure,
     },
     /// Changes may begin now.
@@ -277,6 +324,35 @@ pub enum Effect {
         ticket: Ticket,
         /// The document.
         document: DocumentRef,
+    },
+    /// Have the operating system of the document whole in the slot that does not run, then answer with [`Event::OsStaged`] or
+    /// [`Event::OsStageFailed`]. What runs is not touched, and what is there already is not fetched again. It may be cancelled at any time.
+    StageOs {
+        /// For the answer.
+        ticket: Ticket,
+        /// The document.
+        document: DocumentRef,
+    },
+    /// Bring the box to the operating system of the document: write down [`JournalStep::SwitchingOs`], snapshot the datastore, and restart
+    /// into it. Asked again after each start: where it runs, wait until its boot was found good and answer with [`Event::OsSwitched`]; where the box
+    /// came back from it, answer with [`Event::OsSwitchFailed`] for good. Cancelled, it may restart the box all the same; what runs then decides
+    /// for itself whether it is good.
+    SwitchOs {
+        /// For the answer.
+        ticket: Ticket,
+        /// The document.
+        document: DocumentRef,
+    },
+    /// Bring the box back to the operating system that `document` ran on, where another one runs now and that one is still whole. Asked
+    /// again after each start. Answers as for [`Effect::SwitchOs`]; nothing to do is [`Event::OsSwitched`]. A failure for good does not end
+    /// the way back.
+    RestoreOs {
+        /// For the answer.
+        ticket: Ticket,
+        /// The document to go back to.
+        document: DocumentRef,
+        /// The document whose change is undone.
+        undo: DocumentRef,
     },
     /// Wait for the document's maintenance window: answer with [`Event::GateOpened`], before that with [`Event::GateClosed`] as often as
     /// there is something to say.

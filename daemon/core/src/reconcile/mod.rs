@@ -13,13 +13,22 @@
 //!                  ▼                                       │ refused for good:
 //!            ┌───────────┐ not now, try again              │ nothing was touched
 //!            │ Preflight │ ────────────────────────────────┤
+//!            └───────────┘                                 │
+//!                  ▼                                       │
+//!            ┌───────────┐ not now, try again              │
+//!            │ StagingOs │ ────────────────────────────────┤ (only where another operating system is wanted)
 //!            └───────────┘                                 ▼
 //!                  ▼                                   ┌────────┐
 //!         ┌──────────────────┐ window, pause           │ Failed │ ◀─ also below the gate, where there is
 //!         │ WaitingForWindow │                         └────────┘    nothing to go back to
 //!         └──────────────────┘
-//!  ════════════════╪═══ the gate: the deadline runs from here ════════════════════════════════════════
+//!  ════════════════╪═══ the gate ═════════════════════════════════════════════════════════════════════
 //!                  ▼
+//!           ┌─────────────┐ the box came back from it by itself
+//!           │ SwitchingOs │ ───────────────────────────────────────────┐ (only where another operating system is wanted)
+//!           └─────────────┘                                            │
+//!  ════════════════╪═══ the deadline runs from here ═══════════════════╪══════════════════════════════
+//!                  ▼                                                   │
 //!       ┌─────────────────────┐
 //!       │ SwitchingKubernetes │ ─── cannot be switched ───────────────┐
 //!       └─────────────────────┘                                       │
@@ -59,6 +68,8 @@
 //!   box restart over and over comes to its end too.
 //! - A document that takes over from one whose changes had begun waits for no window, as the box is in the middle of a change
 //!   already. A pause made at the box holds it all the same.
+//! - While the box is between two operating systems no deadline of the document runs: how long and how often it is tried is bounded by
+//!   its boot counter. What runs is kept up meanwhile, and decides whether the boot is good.
 //! - Whether the hub can be reached is no part of any of this.
 //!
 //! What the caller does: it carries out effects in the order given, begins with [`Event::Restarted`], and answers each ticket at
@@ -70,6 +81,9 @@ mod alone_tests;
 mod fixtures;
 mod machine;
 mod messages;
+mod os;
+#[cfg(test)]
+mod os_tests;
 #[cfg(test)]
 mod properties;
 mod restarts;
@@ -86,7 +100,7 @@ mod upkeep_tests;
 mod way;
 
 pub use messages::{
-    ARCHITECTURE, DocumentRef, Effect, Event, IllegalTransition, JournalStep, Report, Ticket,
+    ARCHITECTURE, DocumentRef, Effect, Event, IllegalTransition, JournalStep, OsRef, Report, Ticket,
 };
 pub use restarts::deadline_after_restarts;
 pub use state::State;
@@ -174,12 +188,26 @@ pub enum Stage {
         /// The check or the pause before the next one.
         wait: Wait,
     },
+    /// Its operating system is being brought to the slot that does not run.
+    StagingOs {
+        /// The document.
+        work: Work,
+        /// The staging or the pause before the next attempt.
+        wait: Wait,
+    },
     /// It waits for its maintenance window, or for the end of a pause.
     WaitingForWindow {
         /// The document.
         work: Work,
         /// Waiting for the window; absent while changes are paused.
         gate: Option<Ticket>,
+    },
+    /// The box is being brought to its operating system, over a restart; on the way back, to the earlier one.
+    SwitchingOs {
+        /// The document.
+        work: Work,
+        /// The switch or the pause before the next attempt.
+        wait: Wait,
     },
     /// k3s is being brought to what it says.
     SwitchingKubernetes {

@@ -4,7 +4,7 @@
 mod invariants;
 
 use super::{
-    fixtures::{document, failure, key, lost, restarted, summary, with_blob},
+    fixtures::{document, failure, key, lost, restarted, summary, with_blob, with_os},
     *,
 };
 use crate::failure::Failure;
@@ -25,6 +25,7 @@ enum Move {
         stays: bool,
         isolate: bool,
         alone: bool,
+        os: u8,
     },
     Pause,
     Resume,
@@ -45,13 +46,14 @@ enum Move {
     },
     Kill {
         seconds: Option<u32>,
+        reboots: bool,
     },
 }
 
 fn moves() -> impl Strategy<Value = Move> {
     prop_oneof![
-        2 => any::<[bool; 5]>().prop_map(|[blobs, report_only, stays, isolate, alone]| Move::Accept {
-            blobs, report_only, stays, isolate, alone
+        2 => (any::<[bool; 5]>(), 0_u8..6).prop_map(|([blobs, report_only, stays, isolate, alone], os)| {
+            Move::Accept { blobs, report_only, stays, isolate, alone, os }
         }),
         1 => Just(Move::Pause),
         1 => Just(Move::Resume),
@@ -61,7 +63,7 @@ fn moves() -> impl Strategy<Value = Move> {
         16 => (any::<usize>(), any::<u8>()).prop_map(|(which, kind)| Move::Answer { which, kind }),
         1 => any::<usize>().prop_map(|which| Move::Stale { which }),
         2 => (0_u8..4).prop_map(|name| Move::Drift { name }),
-        1 => prop::option::of(0_u32..2).prop_map(|seconds| Move::Kill { seconds }),
+        1 => (prop::option::of(0_u32..2), any::<bool>()).prop_map(|(seconds, reboots)| Move::Kill { seconds, reboots }),
     ]
 }
 
@@ -70,6 +72,9 @@ enum Under {
     Fetch,
     Preflight,
     Gate,
+    StageOs,
+    SwitchOs,
+    RestoreOs,
     Switch,
     Apply,
     Correct,
@@ -96,6 +101,10 @@ struct Caller {
     /// The document that has passed the gate.
     begun: Option<Digest>,
     paused: bool,
+    /// The operating system that runs, on boxes whose documents decide it.
+    os: Option<String>,
+    /// What a restart of the box would bring up.
+    next_os: Option<String>,
     /// Objects that someone changed and nobody has put back.
     drifted: BTreeSet<ObjectKey>,
     correcting: BTreeSet<ObjectKey>,
@@ -105,9 +114,32 @@ struct Caller {
 }
 
 impl Caller {
-    fn started() -> Self {
-        let mut caller = Self::default();
-        caller.send(restarted(None, None));
+    fn started(os: Option<String>) -> Self {
+        let mut caller = Self {
+            os: os.clone(),
+            ..Self::default()
+        };
+        let Event::Restarted {
+            newest,
+            applied,
+            proven,
+            fallback,
+            paused,
+            deadline_seconds,
+            ..
+        } = restarted(None, None)
+        else {
+            unreachable!("it is one");
+        };
+        caller.send(Event::Restarted {
+            newest,
+            applied,
+            proven,
+            fallback,
+            paused,
+            os,
+            deadline_seconds,
+        });
         caller
     }
 
@@ -128,7 +160,41 @@ impl Caller {
                 assert_ne!(self.begun, Some(document.digest));
                 (ticket, Under::Gate)
             }
+            Effect::StageOs { ticket, document } => {
+                self.wants_another(&document);
+                (ticket, Under::StageOs)
+            }
+            Effect::SwitchOs { ticket, document } => {
+                assert!(
+                    !self.failed.contains(&document.digest),
+                    "the box restarts for a failed document"
+                );
+                if self.begun.replace(document.digest) != Some(document.digest) {
+                    assert!(
+                        !self.paused,
+                        "the box restarts for a newer document during a pause"
+                    );
+                }
+                self.went(&document, JournalStep::SwitchingOs);
+                self.next_os = document.os.map(|os| os.version);
+                (ticket, Under::SwitchOs)
+            }
+            Effect::RestoreOs {
+                ticket,
+                document,
+                undo,
+            } => {
+                assert!(document.generation < undo.generation);
+                assert!(self.os.is_some(), "a box without an image is to go back to one");
+                (ticket, Under::RestoreOs)
+            }
             Effect::SwitchKubernetes { ticket, document } => {
+                assert!(
+                    document.os.is_none()
+                        || self.proven.contains(&document)
+                        || self.os == document.os.as_ref().map(|os| os.version.clone()),
+                    "the document goes on without its operating system"
+                );
                 assert!(
                     !self.failed.contains(&document.digest),
                     "k3s becomes that of a failed document"
@@ -220,13 +286,21 @@ impl Caller {
         }
     }
 
+    fn wants_another(&self, document: &DocumentRef) {
+        let wanted = document.os.as_ref().map(|os| &os.version);
+        assert!(wanted.is_some() && wanted != self.os.as_ref());
+    }
+
     /// Writes a step of the way forward down.
     fn went(&mut self, document: &DocumentRef, to: JournalStep) {
         if let Some((newest, step)) = &mut self.newest
             && newest == document
             && matches!(
                 step,
-                JournalStep::Accepted | JournalStep::Switching | JournalStep::Applying
+                JournalStep::Accepted
+                    | JournalStep::SwitchingOs
+                    | JournalStep::Switching
+                    | JournalStep::Applying
             )
         {
             *step = to;
@@ -283,6 +357,20 @@ impl Caller {
                 ticket,
                 problem: failure(true).problem,
             },
+            Under::StageOs if kind < 128 => Event::OsStaged { ticket },
+            Under::StageOs => Event::OsStageFailed {
+                ticket,
+                failure: failure(kind < 230),
+            },
+            Under::SwitchOs if kind < 128 => {
+                self.os.clone_from(&self.next_os);
+                Event::OsSwitched { ticket }
+            }
+            Under::RestoreOs if kind < 128 => Event::OsSwitched { ticket },
+            Under::SwitchOs | Under::RestoreOs => Event::OsSwitchFailed {
+                ticket,
+                failure: failure(kind < 230),
+            },
             Under::Switch if kind < 128 => Event::KubernetesSwitched { ticket },
             Under::Switch => Event::KubernetesSwitchFailed {
                 ticket,
@@ -338,6 +426,7 @@ impl Caller {
                 stays,
                 isolate,
                 alone,
+                os,
             } => {
                 self.accepted += 1;
                 let mut document = if blobs {
@@ -351,6 +440,9 @@ impl Caller {
                 document.stability_seconds = u32::from(stays) * 60;
                 if isolate {
                     document.on_failure = FailurePolicy::Isolate;
+                }
+                if os < 3 {
+                    document.os = with_os(self.accepted, &format!("{os}")).os;
                 }
                 if alone {
                     document.isolated.insert("alone".into());
@@ -402,6 +494,8 @@ impl Caller {
                         Event::BlobsReady { ticket },
                         Event::PreflightPassed { ticket },
                         Event::GateOpened { ticket },
+                        Event::OsStaged { ticket },
+                        Event::OsSwitched { ticket },
                         Event::KubernetesSwitched { ticket },
                         Event::StabilityReached { ticket },
                         Event::RetryDue { ticket },
@@ -427,7 +521,10 @@ impl Caller {
                 }
                 self.send(Event::DriftDetected { keys: vec![key] });
             }
-            Move::Kill { seconds } => {
+            Move::Kill { seconds, reboots } => {
+                if reboots && self.os.is_some() && self.next_os.is_some() {
+                    self.os = self.next_os.take();
+                }
                 // All that was under way is gone; the store is what is left.
                 self.state = State::default();
                 self.under_way.clear();
@@ -441,6 +538,7 @@ impl Caller {
                     proven: self.proven.iter().map(|proven| proven.generation).max(),
                     fallback: self.fallback(),
                     paused: self.paused,
+                    os: self.os.clone(),
                     deadline_seconds: seconds,
                 };
                 let begun = |(newest, step): &(DocumentRef, JournalStep)| {
@@ -492,9 +590,10 @@ proptest! {
 
     #[test]
     fn no_sequence_of_events_loses_the_newest_document_or_the_way_on(
-        steps in prop::collection::vec(moves(), 0..90)
+        steps in prop::collection::vec(moves(), 0..90),
+        is_image: bool,
     ) {
-        let mut caller = Caller::started();
+        let mut caller = Caller::started(is_image.then(|| "0".into()));
         for step in steps {
             caller.play(step);
         }

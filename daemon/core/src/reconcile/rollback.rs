@@ -55,7 +55,7 @@ impl Machine<'_> {
             upkeep.recheck = true;
         }
         self.state.fallback = Some(to.clone());
-        self.enter_switching(Work {
+        self.enter_switching_os(Work {
             rollback: Some(Rollback { from, problem }),
             ..Work::begun(to)
         });

@@ -373,6 +373,7 @@ fn a_restart_goes_on_exactly_where_the_way_back_was() {
         proven: Some(generation(1)),
         fallback: Some(document(1)),
         paused: false,
+        os: None,
         deadline_seconds: None,
     };
     let to = generation(1);
@@ -431,6 +432,7 @@ fn restarted_with(step: JournalStep, fallback: Option<DocumentRef>, seconds: Opt
         proven: fallback.as_ref().map(|fallback| fallback.generation),
         fallback,
         paused: false,
+        os: None,
         deadline_seconds: seconds,
     }
 }

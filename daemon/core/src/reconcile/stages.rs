@@ -25,7 +25,7 @@ impl Machine<'_> {
 
     pub(super) fn fetched(&mut self, work: Work) {
         if work.begun {
-            self.enter_switching(work);
+            self.enter_staging_os(work);
         } else {
             self.enter_preflight(work);
         }
@@ -50,7 +50,7 @@ impl Machine<'_> {
             return;
         }
         if self.state.unsettled {
-            return self.enter_switching(work);
+            return self.enter_switching_os(work);
         }
         let ticket = self.ticket();
         self.effects.push(Effect::AwaitGate {

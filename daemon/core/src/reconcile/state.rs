@@ -25,6 +25,8 @@ pub struct State {
     pub(super) applied: Option<Generation>,
     pub(super) proven: Option<Generation>,
     pub(super) fallback: Option<DocumentRef>,
+    /// The operating system that runs, where documents decide it.
+    pub(super) os: Option<String>,
 }
 
 impl Stage {
@@ -33,7 +35,9 @@ impl Stage {
         match self {
             Self::Fetching { work, .. }
             | Self::Preflight { work, .. }
+            | Self::StagingOs { work, .. }
             | Self::WaitingForWindow { work, .. }
+            | Self::SwitchingOs { work, .. }
             | Self::SwitchingKubernetes { work, .. }
             | Self::WaitingForKubernetes { work }
             | Self::Applying { work, .. }
@@ -46,7 +50,9 @@ impl Stage {
         match self {
             Self::Fetching { work, .. }
             | Self::Preflight { work, .. }
+            | Self::StagingOs { work, .. }
             | Self::WaitingForWindow { work, .. }
+            | Self::SwitchingOs { work, .. }
             | Self::SwitchingKubernetes { work, .. }
             | Self::WaitingForKubernetes { work }
             | Self::Applying { work, .. }
@@ -78,6 +84,8 @@ impl Stage {
         match self {
             Self::Fetching { wait, .. }
             | Self::Preflight { wait, .. }
+            | Self::StagingOs { wait, .. }
+            | Self::SwitchingOs { wait, .. }
             | Self::SwitchingKubernetes { wait, .. }
             | Self::Applying { wait, .. } => Some(wait.ticket()),
             Self::WaitingForWindow { gate, .. } => *gate,
@@ -131,7 +139,9 @@ impl State {
             Stage::Idle => Phase::Idle,
             Stage::Fetching { .. } => Phase::Fetching,
             Stage::Preflight { .. } => Phase::Preflight,
+            Stage::StagingOs { .. } => Phase::StagingOs,
             Stage::WaitingForWindow { .. } => Phase::WaitingForWindow,
+            Stage::SwitchingOs { .. } => Phase::SwitchingOs,
             Stage::SwitchingKubernetes { .. } => Phase::SwitchingKubernetes,
             Stage::WaitingForKubernetes { .. } => Phase::WaitingForKubernetes,
             Stage::Applying { .. } => Phase::Applying,

@@ -213,7 +213,9 @@ impl Machine<'_> {
                         wait: Wait::Running(_),
                         ..
                     }
-            );
+            )
+            // Before the document that is gone back to is written, its datastore may come back.
+            || matches!(&self.state.stage, Stage::SwitchingOs { work, .. } if work.rollback.is_some());
         let due = self
             .state
             .upkeep

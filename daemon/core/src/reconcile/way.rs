@@ -34,7 +34,7 @@ impl Machine<'_> {
     pub(super) fn preflight_passed(&mut self, ticket: Ticket) {
         match mem::take(&mut self.state.stage) {
             Stage::Preflight { work, wait } if wait == Wait::Running(ticket) => {
-                self.enter_gate(work.went_well());
+                self.enter_staging_os(work.went_well());
             }
             other => self.state.stage = other,
         }
@@ -57,7 +57,7 @@ impl Machine<'_> {
     pub(super) fn gate_opened(&mut self, ticket: Ticket) {
         match mem::take(&mut self.state.stage) {
             Stage::WaitingForWindow { work, gate } if gate == Some(ticket) => {
-                self.enter_switching(work.went_well());
+                self.enter_switching_os(work.went_well());
             }
             other => self.state.stage = other,
         }
@@ -286,6 +286,8 @@ impl Machine<'_> {
         match mem::take(&mut self.state.stage) {
             Stage::Fetching { work, wait } if wait == due => self.enter_fetching(work),
             Stage::Preflight { work, wait } if wait == due => self.enter_preflight(work),
+            Stage::StagingOs { work, wait } if wait == due => self.enter_staging_os(work),
+            Stage::SwitchingOs { work, wait } if wait == due => self.ask_for_os(work),
             Stage::SwitchingKubernetes { work, wait } if wait == due => self.enter_switching(work),
             Stage::Applying { work, wait } if wait == due => self.enter_waiting(work),
             other => {

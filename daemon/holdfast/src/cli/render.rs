@@ -391,6 +391,7 @@ pub(super) fn history(entries: &[Past]) -> String {
     for Past { entry, superseded_by } in entries {
         let (state, problem) = match &entry.step {
             JournalStep::Accepted => ("accepted".into(), None),
+            JournalStep::SwitchingOs => ("switching the operating system".into(), None),
             JournalStep::Switching => ("switching k3s".into(), None),
             JournalStep::Applying => ("applying".into(), None),
             JournalStep::Applied => ("applied".into(), None),

@@ -9,6 +9,7 @@
 mod dry_run;
 mod images;
 mod memory;
+pub(crate) mod os;
 mod quantity;
 mod space;
 mod version;
@@ -86,6 +87,9 @@ impl Preflight {
                     .into(),
                 "give them to a server of the site",
             ));
+        }
+        if document.os.is_some() {
+            return Err(Failure::of_document(os::not_managed(document), false));
         }
         let sealing = self.objects.identity.borrow().sealing.clone();
         sealed::check(state, sealing.as_deref()).map_err(|problem| Failure::of_document(problem, false))?;

@@ -31,6 +31,15 @@ impl Caller {
                 Wait::Running(ticket) => self.is(*ticket, Under::Preflight),
                 Wait::Pausing(ticket) => self.is(*ticket, Under::Retry),
             },
+            Stage::StagingOs { wait, .. } => match wait {
+                Wait::Running(ticket) => self.is(*ticket, Under::StageOs),
+                Wait::Pausing(ticket) => self.is(*ticket, Under::Retry),
+            },
+            Stage::SwitchingOs { work, wait } => match wait {
+                Wait::Running(ticket) if work.rollback.is_some() => self.is(*ticket, Under::RestoreOs),
+                Wait::Running(ticket) => self.is(*ticket, Under::SwitchOs),
+                Wait::Pausing(ticket) => self.is(*ticket, Under::Retry),
+            },
             Stage::WaitingForWindow { gate, .. } => match gate {
                 Some(ticket) => self.is(*ticket, Under::Gate),
                 None => self.paused,
@@ -64,9 +73,10 @@ impl Caller {
             let runs = work
                 .deadline
                 .is_some_and(|ticket| self.is(ticket, Under::Deadline));
+            let between_systems = matches!(state.stage(), Stage::SwitchingOs { .. });
             assert!(
-                runs || work.late || work.overdue || work.proven,
-                "no deadline runs: {work:#?}"
+                runs != between_systems || work.late || work.overdue || work.proven,
+                "a deadline runs, or none does: {work:#?}"
             );
             assert!(
                 !work.late || work.rollback.is_some() || state.way_back_of(work).is_none(),
@@ -90,7 +100,7 @@ impl Caller {
                                 wait: Wait::Running(_),
                                 ..
                             }
-                    );
+                    ) || matches!(state.stage(), Stage::SwitchingOs { work, .. } if work.rollback.is_some());
                     upkeep.drifted.is_empty() || !self.kubernetes || held || self.paused
                 }
                 Correction::Running { ticket, .. } => self.is(*ticket, Under::Correct),

@@ -57,8 +57,9 @@ impl Driver {
                 let restarts = counted.ok()?;
                 Some(deadline_after_restarts(document.ready_deadline_seconds, restarts))
             }
-            // A way back never gives up.
-            JournalStep::RollingBack { .. }
+            // Restarts are what a switch of the operating system is made of; it has a bound of its own. A way back never gives up.
+            JournalStep::SwitchingOs
+            | JournalStep::RollingBack { .. }
             | JournalStep::Accepted
             | JournalStep::Proven
             | JournalStep::Failed { .. }

@@ -8,6 +8,7 @@ mod effects;
 mod kept;
 mod kubernetes;
 mod orders;
+mod os;
 mod tell;
 mod work;
 
@@ -153,6 +154,7 @@ impl Driver {
                 proven: stored.proven,
                 fallback,
                 paused,
+                os: None,
                 deadline_seconds,
             })
             .await;

@@ -1,0 +1,20 @@
+//! Whether the operating system of a document can be had on this box.
+//!
+//! In: what the document wants. Out: a refusal, before anything was touched.
+
+use crate::codes;
+use holdfast_core::reconcile::DocumentRef;
+use holdfast_protocol::Problem;
+
+/// The refusal of a box whose operating system is not an image of Holdfast.
+pub fn not_managed(document: &DocumentRef) -> Problem {
+    let version = document.os.as_ref().map_or("", |os| os.version.as_str());
+    Problem::new(
+        codes::OS_NOT_MANAGED,
+        format!(
+            "document {} wants version {version} of the operating system, but this box runs one that is not Holdfast's",
+            document.generation
+        ),
+        "leave `os` out of what this box gets, or install the appliance image on it",
+    )
+}
