@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 use std::{
     fs,
-    net::SocketAddr,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -73,16 +73,26 @@ impl Hub {
         Ok(hub)
     }
 
+    /// Starts a hub whose nodes reach this machine's loopback as `host`, as virtual machines do. Its links are at these ports
+    /// (HTTPS, MQTT), free ones where they are 0: on the data of an earlier hub at the same ports it is that hub, for its nodes.
+    pub async fn start_for_guests(directory: &Path, host: IpAddr, ports: (u16, u16)) -> Result<Self> {
+        Self::start_at(directory, "listen = \"127.0.0.1:0\"", host, ports).await
+    }
+
     async fn start_with(directory: &Path, broker: &str) -> Result<Self> {
+        Self::start_at(directory, broker, Ipv4Addr::LOCALHOST.into(), (0, 0)).await
+    }
+
+    async fn start_at(directory: &Path, broker: &str, host: IpAddr, ports: (u16, u16)) -> Result<Self> {
         crate::install_tls_provider();
         fs::create_dir_all(directory)?;
-        let (api_link, mqtt_link) = (Link::open().await?, Link::open().await?);
+        let (api_link, mqtt_link) = (Link::open_at(ports.0).await?, Link::open_at(ports.1).await?);
         let config = format!(
             "data_dir = {data:?}\n\n[api]\nlisten = \"127.0.0.1:0\"\nplain_listen = \"127.0.0.1:0\"\npublic_url = \"https://{api}\"\n\n\
              [broker]\npublic = [\"mqtts://{mqtt}\"]\n{broker}\n",
             data = directory.join("data"),
-            api = api_link.address(),
-            mqtt = mqtt_link.address(),
+            api = SocketAddr::new(host, api_link.address().port()),
+            mqtt = SocketAddr::new(host, mqtt_link.address().port()),
         );
         let path = directory.join("hub.toml");
         fs::File::create(&path)
@@ -136,6 +146,13 @@ impl Hub {
         self.mqtt_link.lead_to(socket_address(&ready.mqtt)?);
         (self.process, self.ready) = (process, ready);
         Ok(())
+    }
+
+    /// Asks the hub to end, and gives the ports of its links, which are free from then on.
+    pub async fn stop(mut self) -> Result<(u16, u16)> {
+        let ports = (self.api_link.address().port(), self.mqtt_link.address().port());
+        self.process.stop(START).await?;
+        Ok(ports)
     }
 
     /// Process id, while it runs.

@@ -33,7 +33,12 @@ impl Link {
     /// Opens a link on a free port. It is up, but refuses until it has a target: the target's own port is often known
     /// only after the link's address was written into its configuration.
     pub async fn open() -> Result<Self> {
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        Self::open_at(0).await
+    }
+
+    /// Opens a link on this port of loopback; 0 takes a free one.
+    pub async fn open_at(port: u16) -> Result<Self> {
+        let listener = TcpListener::bind(("127.0.0.1", port)).await?;
         let address = listener.local_addr()?;
         let shared = Arc::new(Shared {
             target: Mutex::new(None),

@@ -1,0 +1,263 @@
+//! A box: QEMU in software emulation, its console, its power.
+
+use crate::{Console, Disk, firmware::Firmware, qmp};
+use anyhow::{Context as _, Result, bail};
+use serde_json::json;
+use std::{
+    fs::{self, File},
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
+use tokio::process::{Child, Command};
+
+/// How a box's processor is called where k3s and images name it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Architecture {
+    /// `x86_64`
+    Amd64,
+    /// `aarch64`
+    Arm64,
+}
+
+impl Architecture {
+    /// As images and k3s name it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Amd64 => "amd64",
+            Self::Arm64 => "arm64",
+        }
+    }
+}
+
+/// What a box is made of.
+pub struct Setup {
+    /// Its processor.
+    pub architecture: Architecture,
+    /// Its memory in MiB.
+    pub memory: u32,
+    /// Whether it has a network card; the cable can be pulled while it runs.
+    pub network: bool,
+    /// Store of firmware variables with the keys for Secure Boot; without one it is not enforced.
+    pub secure_boot: Option<PathBuf>,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self {
+            architecture: Architecture::Amd64,
+            memory: 3072,
+            network: true,
+            secure_boot: None,
+        }
+    }
+}
+
+/// A running box; dropped, its power is cut.
+pub struct Machine {
+    /// What it writes on its serial console.
+    pub console: Console,
+    qmp: qmp::Qmp,
+    child: Child,
+    log: PathBuf,
+}
+
+impl Machine {
+    /// Switches a box on. Its firmware's variables and its log are kept in `directory`.
+    pub async fn switch_on(directory: &Path, disk: &Disk, setup: &Setup) -> Result<Self> {
+        fs::create_dir_all(directory)?;
+        let firmware = match &setup.secure_boot {
+            Some(variables) => Firmware::secure(variables, directory)?,
+            None => Firmware::plain(setup.architecture, directory)?,
+        };
+        // Paths of sockets may not be longer than about 100 bytes; a temporary directory's is short.
+        let sockets = tempfile::Builder::new().prefix("hf-qmp-").tempdir()?;
+        let socket = sockets.path().join("qmp");
+        let listener = qmp::Listener::at(&socket)?;
+        let mut command = command(setup, disk, &firmware, &socket);
+        let errors = directory.join("qemu.log");
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(File::options().create(true).append(true).open(&errors)?)
+            .kill_on_drop(true)
+            .spawn()
+            .with_context(|| {
+                format!(
+                    "start {:?}: run `cargo xtask prerequisites --for image`",
+                    command.as_std().get_program()
+                )
+            })?;
+        let log = directory.join("console.log");
+        let output = child.stdout.take().context("QEMU's output")?;
+        let console = Console::read(output, &log)?;
+        let qmp = tokio::select! {
+            qmp = listener.accept() => qmp?,
+            status = child.wait() => bail!("QEMU ended with {}: {}", status?, fs::read_to_string(&errors).unwrap_or_default()),
+        };
+        Ok(Self {
+            console,
+            qmp,
+            child,
+            log,
+        })
+    }
+
+    /// The file that its console is copied to, over all its boots.
+    pub fn log(&self) -> &Path {
+        &self.log
+    }
+
+    /// Cuts the power: QEMU is killed, what the guest did not flush is gone.
+    pub async fn cut_power(mut self) -> Result<()> {
+        Ok(self.child.kill().await?)
+    }
+
+    /// Presses the reset button.
+    pub async fn reset(&mut self) -> Result<()> {
+        self.qmp.command("system_reset", json!({})).await?;
+        Ok(())
+    }
+
+    /// Presses the power button and waits until the box has switched itself off.
+    pub async fn shut_down(mut self, within: Duration) -> Result<()> {
+        self.qmp.command("system_powerdown", json!({})).await?;
+        match tokio::time::timeout(within, self.child.wait()).await {
+            Ok(status) => {
+                status?;
+                Ok(())
+            }
+            Err(_) => bail!(
+                "the box did not switch itself off within {within:?}:\n{}",
+                self.console.tail()
+            ),
+        }
+    }
+
+    /// Waits until the box restarts itself.
+    pub async fn restarts(&mut self, within: Duration) -> Result<()> {
+        match self.qmp.event("RESET", within).await {
+            Ok(_) => Ok(()),
+            Err(error) => bail!("{error:#}; the console ends:\n{}", self.console.tail()),
+        }
+    }
+
+    /// Forgets restarts that happened before this.
+    pub async fn forget_restarts(&mut self) -> Result<()> {
+        self.qmp.forget_events().await
+    }
+
+    /// Plugs the network cable in, or pulls it.
+    pub async fn set_cable(&mut self, plugged: bool) -> Result<()> {
+        self.qmp
+            .command("set_link", json!({"name": "card", "up": plugged}))
+            .await?;
+        Ok(())
+    }
+}
+
+fn command(setup: &Setup, disk: &Disk, firmware: &Firmware, qmp: &Path) -> Command {
+    let qemu = |architecture: &str| {
+        let program = format!("qemu-system-{architecture}");
+        // Another QEMU than the system's, with its data beside it, e.g. to compare versions.
+        match std::env::var_os("HOLDFAST_QEMU") {
+            Some(root) => {
+                let mut command = Command::new(Path::new(&root).join("bin").join(program));
+                command.arg("-L").arg(Path::new(&root).join("share/qemu"));
+                command
+            }
+            None => Command::new(program),
+        }
+    };
+    let mut command = match setup.architecture {
+        Architecture::Amd64 => {
+            let mut command = qemu("x86_64");
+            // Firmware that enforces Secure Boot guards its variables with the system management mode.
+            let machine = if firmware.secure {
+                "q35,smm=on"
+            } else {
+                "q35,smm=off"
+            };
+            command.args(["-machine", machine, "-cpu", "max"]);
+            if firmware.secure {
+                command.args(["-global", "driver=cfi.pflash01,property=secure,value=on"]);
+            }
+            command.args(["-device", "i6300esb"]);
+            command
+        }
+        Architecture::Arm64 => {
+            let mut command = qemu("aarch64");
+            // Real pointer authentication costs most of the time in software.
+            command.args(["-machine", "virt", "-cpu", "max,pauth-impdef=on"]);
+            command
+        }
+    };
+    command
+        .args([
+            "-accel",
+            "tcg,thread=multi",
+            "-smp",
+            "2",
+            "-m",
+            &setup.memory.to_string(),
+        ])
+        .args([
+            "-nodefaults",
+            "-no-user-config",
+            "-display",
+            "none",
+            "-action",
+            "watchdog=reset",
+        ])
+        .args([
+            "-chardev",
+            "stdio,id=console,signal=off",
+            "-serial",
+            "chardev:console",
+        ])
+        .args([
+            "-chardev",
+            &format!("socket,id=qmp,path={}", qmp.display()),
+            "-mon",
+            "chardev=qmp,mode=control",
+        ])
+        .args([
+            "-object",
+            "rng-random,id=rng,filename=/dev/urandom",
+            "-device",
+            "virtio-rng-pci,rng=rng",
+        ])
+        .args([
+            "-drive",
+            &format!(
+                "if=pflash,format=raw,unit=0,readonly=on,file={}",
+                firmware.code.display()
+            ),
+        ])
+        .args([
+            "-drive",
+            &format!(
+                "if=pflash,format=raw,unit=1,file={}",
+                firmware.variables.display()
+            ),
+        ])
+        .args([
+            "-drive",
+            &format!(
+                "if=none,id=disk,format=qcow2,cache=writeback,discard=unmap,file={}",
+                disk.path().display()
+            ),
+        ])
+        .args(["-device", "virtio-blk-pci,drive=disk,bootindex=0"]);
+    if setup.network {
+        command.args([
+            "-netdev",
+            "user,id=cable",
+            "-device",
+            "virtio-net-pci,id=card,netdev=cable,romfile=",
+        ]);
+    } else {
+        command.args(["-nic", "none"]);
+    }
+    command
+}
