@@ -231,7 +231,7 @@ pub struct ReleaseContent {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[cfg_attr(feature = "openapi", schema(value_type = Vec<Object>))]
     pub values: Vec<ValueRule>,
-    /// Fields of `k3s` and `policy` that are no text and take a value of the node: by JSON pointer (`/k3s/nodeAddress`), the placeholder.
+    /// Fields of `k3s`, `os` and `policy` that are no text and take a value of the node: by JSON pointer (`/k3s/nodeAddress`), the placeholder.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub fields: BTreeMap<String, String>,
     /// Blobs that hold placeholders; the hub sees to it.

@@ -4,15 +4,22 @@ use crate::{
     codes,
     contexts::{Context, Contexts},
     failure::{Failure, Result},
+    output,
     trust::{self, Trust},
 };
-use holdfast_protocol::{Problem, codes as shared};
+use futures::Stream;
+use holdfast_protocol::{Digest, Problem, codes as shared};
 use reqwest::{Method, Url};
 use serde::{Serialize, de::DeserializeOwned};
 use std::{error::Error as _, net::IpAddr, path::Path, time::Duration};
+use tokio::io::AsyncReadExt as _;
 
 /// How long an upload of a file may take: 8 GiB at 2 MiB a second, and some.
 const UPLOAD_TIMEOUT: Duration = Duration::from_secs(2 * 3_600);
+/// Bytes of a file that are in memory at once.
+const PIECE: usize = 128 * 1024;
+/// From so many bytes on, an upload is told of as it goes.
+const LONG: u64 = 32 * 1024 * 1024;
 
 /// A hub, as one operator.
 pub struct Client {
@@ -255,8 +262,21 @@ impl Client {
         self.send(request).await.map(|_| ())
     }
 
-    /// `PUT` of a file, without reading it into memory.
-    pub async fn put_file(&self, path: &str, file: &Path) -> Result<()> {
+    /// Sends a file as a blob, without reading it into memory; one that the hub has already is not sent again.
+    pub async fn upload(&self, digest: &Digest, file: &Path, size: u64) -> Result<()> {
+        let path = format!("api/v1/blobs/{digest}");
+        let name = file.file_name().unwrap_or_default().to_string_lossy();
+        let name = output::printable(&name);
+        // Asked without content, the hub says yes where it has the blob, and keeps it for the release that is being made.
+        match self.put(&path, Vec::new()).await {
+            Ok(()) => {
+                output::note(&format!("{name} ({size} bytes) is at the hub already."));
+                return Ok(());
+            }
+            Err(failure) if failure.0.code == shared::BLOB_DIGEST_MISMATCH => {}
+            Err(failure) => return Err(failure),
+        }
+        output::note(&format!("Sending {name} ({size} bytes) …"));
         let opened = tokio::fs::File::open(file).await.map_err(|error| {
             Failure::new(
                 codes::FILE_UNREADABLE,
@@ -265,10 +285,11 @@ impl Client {
             )
         })?;
         let request = self
-            .request(Method::PUT, path)?
+            .request(Method::PUT, &path)?
             .header("content-type", "application/octet-stream")
+            .header("content-length", size)
             .timeout(UPLOAD_TIMEOUT)
-            .body(opened);
+            .body(reqwest::Body::wrap_stream(pieces(opened, size)));
         self.send(request).await.map(|_| ())
     }
 
@@ -279,6 +300,23 @@ impl Client {
             .header("accept", "text/event-stream");
         self.send(request).await
     }
+}
+
+/// The pieces of a file, with a word to the person at each tenth of what takes long.
+fn pieces(file: tokio::fs::File, size: u64) -> impl Stream<Item = std::io::Result<Vec<u8>>> + Send {
+    futures::stream::try_unfold((file, 0_u64), move |(mut file, sent)| async move {
+        let mut piece = vec![0; PIECE];
+        let read = file.read(&mut piece).await?;
+        if read == 0 {
+            return Ok(None);
+        }
+        piece.truncate(read);
+        let now = sent + read as u64;
+        if size >= LONG && now * 10 / size > sent * 10 / size && now < size {
+            output::note(&format!("  {} %", now * 10 / size * 10));
+        }
+        Ok(Some((piece, (file, now))))
+    })
 }
 
 /// What is at the bottom of an error.

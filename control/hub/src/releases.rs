@@ -3,6 +3,8 @@
 //! In: the content of a new release. Out: nothing, or the first rule that it breaks with its place. Guarantees: a release that was
 //! taken can be given to every node that has the values which it asks for.
 
+mod os;
+
 use crate::{
     api::ApiError, blobs::BlobFiles, codes as hub_codes, config::nearest, database, hub::Hub, render,
 };
@@ -48,13 +50,19 @@ const APP_KEYS: &[&str] = &[
     "probes",
     "onFailure",
 ];
+const OS_KEYS: &[&str] = &["version", "images", "maxBytesPerSecond"];
 const ARTIFACT_KEYS: &[&str] = &["digest", "size", "name", "sources"];
 
 /// Checks everything about a release that would make a node refuse it.
 ///
-/// Notes in the content which of its blobs hold placeholders.
-pub async fn check(hub: &Hub, name: &str, content: &mut ReleaseContent) -> Result<(), ApiError> {
+/// Notes in the content which of its blobs hold placeholders. Gives what is named inside its blobs: by manifest of an operating system, its pack.
+pub async fn check(
+    hub: &Hub,
+    name: &str,
+    content: &mut ReleaseContent,
+) -> Result<BTreeMap<Digest, Digest>, ApiError> {
     refuse_unknown_keys(content)?;
+    let packs = os::packs(hub, content).await?;
     let blobs = read_blobs(hub, content).await?;
     let read = |digest: &Digest| Ok(blobs.get(digest).cloned().unwrap_or_default());
     let refused = |problem: Problem| ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, problem);
@@ -98,7 +106,7 @@ pub async fn check(hub: &Hub, name: &str, content: &mut ReleaseContent) -> Resul
             ),
         ));
     }
-    Ok(())
+    Ok(packs)
 }
 
 fn invalid(place: &str, reason: &str) -> ApiError {
@@ -128,6 +136,16 @@ fn refuse_unknown_keys(content: &ReleaseContent) -> Result<(), ApiError> {
             refuse(
                 &format!("k3s.binaries.{architecture}"),
                 &binary.extra,
+                ARTIFACT_KEYS,
+            )?;
+        }
+    }
+    if let Some(os) = &content.os {
+        refuse("os", &os.extra, OS_KEYS)?;
+        for (architecture, manifest) in &os.images {
+            refuse(
+                &format!("os.images.{architecture}"),
+                &manifest.extra,
                 ARTIFACT_KEYS,
             )?;
         }

@@ -1,6 +1,7 @@
 //! What an operator writes, and what becomes of it.
 //!
 //! - [`directory`]: a directory of manifests, charts and settings becomes the content of a release.
+//! - [`os`]: images of the operating system become part of a release.
 //! - [`variables`] and [`template`]: values that differ between nodes are declared, given, checked and filled in.
 //! - [`render`]: the content of a release becomes that of one node.
 //! - [`selector`]: which nodes are meant.
@@ -9,6 +10,7 @@
 
 pub mod codes;
 pub mod directory;
+pub mod os;
 pub mod render;
 pub mod selector;
 pub mod template;

@@ -10,7 +10,7 @@ use crate::{
 };
 use holdfast_protocol::{
     Digest, MAX_INLINE_BYTES, Problem,
-    document::{App, BlobRef, K3sSection, MAX_MANIFEST_BLOB_BYTES, ManifestSource, Policy},
+    document::{App, BlobRef, K3sSection, MAX_MANIFEST_BLOB_BYTES, ManifestSource, OsSection, Policy},
     operator::ReleaseContent,
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -24,7 +24,7 @@ pub type Blobs = BTreeMap<Digest, Vec<u8>>;
 pub fn differs(content: &ReleaseContent) -> bool {
     !content.templates.is_empty()
         || !content.fields.is_empty()
-        || serde_json::to_value((&content.k3s, &content.apps, &content.policy))
+        || serde_json::to_value((&content.k3s, &content.os, &content.apps, &content.policy))
             .is_ok_and(|value| concerns_value(&value))
 }
 
@@ -104,6 +104,10 @@ pub fn render(
         Some(k3s) => Some(section("k3s", k3s, fields_of("k3s"), scope)?),
         None => None,
     };
+    let os: Option<OsSection> = match &content.os {
+        Some(os) => Some(section("os", os, fields_of("os"), scope)?),
+        None => None,
+    };
     let policy: Policy = section("policy", &content.policy, fields_of("policy"), scope)?;
     zones(&policy).map_err(|(place, reason)| refuse(scope, "", &Fault { place, reason }))?;
     let apps = content
@@ -113,6 +117,7 @@ pub fn render(
         .collect::<Result<Vec<App>>>()?;
     Ok(ReleaseContent {
         k3s,
+        os,
         apps,
         policy,
         ..ReleaseContent::default()
@@ -239,6 +244,7 @@ pub fn check(
     let json =
         |value: serde_json::Result<Value>| value.map_err(|error| invalid("content", &error.to_string()));
     see(&json(serde_json::to_value(&content.k3s))?, "k3s", &mut names)?;
+    see(&json(serde_json::to_value(&content.os))?, "os", &mut names)?;
     see(
         &json(serde_json::to_value(&content.policy))?,
         "policy",

@@ -10,7 +10,7 @@ const RECORD: &str = "docs/decisions/0002-dependencies.md";
 /// The crates of the product and the crates of the workspace each may depend on in its normal build.
 const ALLOWED: &[(&str, &[&str])] = &[
     ("holdfast-protocol", &[]),
-    ("holdfast-release", &["holdfast-protocol"]),
+    ("holdfast-release", &["holdfast-protocol", "holdfast-os"]),
     ("holdfast-os", &["holdfast-protocol"]),
     ("holdfast-core", &["holdfast-protocol"]),
     ("holdfast-store", &["holdfast-protocol", "holdfast-core"]),

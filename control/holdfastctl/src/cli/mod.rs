@@ -1,8 +1,10 @@
 //! The command line, as it is typed. What each command does is in [`crate::commands`].
 
+mod os;
 mod release;
 mod values;
 
+pub use os::OsCommand;
 pub use release::{ReleaseCommand, ReleaseSource};
 
 use crate::{failure::EXIT_CODES, output::Format};
@@ -58,6 +60,9 @@ pub enum Command {
     /// Artifacts at the hub: k3s binaries, archives of images, blobs of manifests
     #[command(subcommand)]
     Artifact(ArtifactCommand),
+    /// Images of the operating system
+    #[command(subcommand)]
+    Os(OsCommand),
     /// Secrets: values that single nodes can read, sealed here before they go to the hub
     #[command(subcommand)]
     Secret(SecretCommand),

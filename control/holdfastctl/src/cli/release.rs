@@ -89,4 +89,7 @@ pub struct ReleaseSource {
     /// Let kustomize read what is not on this machine; the same directory may then give another release tomorrow
     #[arg(long)]
     pub allow_remote: bool,
+    /// The builder's public keys, which images of the operating system must be signed by; their signers are not asked for where absent
+    #[arg(long, value_name = "FILE")]
+    pub os_keys: Option<PathBuf>,
 }

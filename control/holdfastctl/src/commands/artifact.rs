@@ -33,10 +33,7 @@ pub async fn run(client: &Client, command: ArtifactCommand, format: Format) -> R
             let mut pushed = Vec::new();
             for file in &files {
                 let artifact = look_at(file)?;
-                // Where it is there already, the hub answers before it reads the content.
-                let path = format!("api/v1/blobs/{}", artifact.digest);
-                output::note(&format!("Sending {} ({} bytes) …", artifact.name, artifact.size));
-                client.put_file(&path, file).await?;
+                client.upload(&artifact.digest, file, artifact.size).await?;
                 pushed.push(artifact);
             }
             format.show(&pushed, |_| {

@@ -4,6 +4,7 @@ mod artifact;
 mod login;
 mod node;
 mod operator;
+mod os;
 mod release;
 mod secret;
 mod state;
@@ -45,6 +46,7 @@ pub async fn run(cli: Cli) -> Result<()> {
                 Command::Node(command) => node::run(&client, command, format).await,
                 Command::Release(command) => release::run(&client, command, format).await,
                 Command::Artifact(command) => artifact::run(&client, command, format).await,
+                Command::Os(command) => os::run(&client, command, format).await,
                 Command::Secret(command) => secret::run(&client, command, format).await,
                 Command::Operator(command) => operator::run(&client, command, format).await,
                 Command::Audit { limit } => audit(&client, limit, format).await,

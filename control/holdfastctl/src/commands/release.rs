@@ -45,7 +45,8 @@ pub async fn run(client: &Client, command: ReleaseCommand, format: Format) -> Re
                 client.put(&format!("api/v1/blobs/{digest}"), content).await?;
             }
             for (digest, file) in loaded.files {
-                client.put_file(&format!("api/v1/blobs/{digest}"), &file).await?;
+                let size = std::fs::metadata(&file).map_or(0, |found| found.len());
+                client.upload(&digest, &file, size).await?;
             }
             let made: ReleaseInfo = client.call(Method::POST, "api/v1/releases", &request).await?;
             format.show(&made, |_| {
@@ -155,6 +156,7 @@ fn load(source: &ReleaseSource) -> Result<Release> {
     let options = Options {
         kustomize: source.kustomize.clone(),
         allow_remote: source.allow_remote,
+        os_keys: source.os_keys.clone(),
     };
     Ok(holdfast_release::directory::load(&source.file, &options)?)
 }
@@ -223,6 +225,19 @@ fn show(release: &ReleaseInfo) -> String {
     if let Some(version) = content.k3s.as_ref().and_then(|k3s| k3s.version.as_ref()) {
         // Writing to a string cannot fail, here and below.
         let _ = writeln!(text, "{:<10}{version}", "k3s");
+    }
+    if let Some(os) = &content.os {
+        let architectures: Vec<&str> = os.images.keys().map(String::as_str).collect();
+        let limit = os.max_bytes_per_second.map_or_else(String::new, |limit| {
+            format!(", fetched with at most {limit} bytes a second")
+        });
+        let _ = writeln!(
+            text,
+            "{:<10}{} for {}{limit}",
+            "OS",
+            output::printable(&os.version),
+            output::printable(&architectures.join(", "))
+        );
     }
     let policy = &content.policy;
     for window in &policy.windows {

@@ -68,7 +68,7 @@ pub async fn create(
         .name
         .parse()
         .map_err(|error| ApiError::bad_request(format!("name: {error}"), "choose another name"))?;
-    releases::check(&hub, name.as_str(), &mut request.content).await?;
+    let parts = releases::check(&hub, name.as_str(), &mut request.content).await?;
     let info = ReleaseInfo {
         name: request.name,
         digest: stored::content_digest(&request.content)?,
@@ -79,6 +79,9 @@ pub async fn create(
         content: None,
     };
     let mut tx = hub.database.write().await?;
+    for (blob, part) in parts {
+        blobs::set_part(&mut tx, &blob, &part).await?;
+    }
     if stored::insert(&mut tx, &info, &request.content).await? {
         let actor = Actor::Operator(who.name);
         let detail = info.digest.to_string();
@@ -128,8 +131,11 @@ pub async fn delete(
             "give them another release first",
         ));
     }
+    let own = match &release.content {
+        Some(content) => blobs::of_release(&mut tx, content).await?,
+        None => BTreeSet::new(),
+    };
     stored::delete(&mut tx, name.as_str()).await?;
-    let own = release.content.as_ref().map(stored::digests).unwrap_or_default();
     let forgotten = blobs::forget_unused(&mut tx, &own, crate::database::now()).await?;
     let actor = Actor::Operator(who.name);
     let detail = format!("{} blobs", forgotten.len());

@@ -52,9 +52,10 @@ pub async fn forget_unused(tx: &mut Write, also: &BTreeSet<Digest>, now: Timesta
     let contents: Vec<String> = sqlx::query_scalar("SELECT content FROM releases")
         .fetch_all(&mut **tx)
         .await?;
+    let parts = parts(tx).await?;
     let mut used = BTreeSet::new();
     for content in contents {
-        used.extend(releases::digests(&from_json(&content)?));
+        used.extend(with_parts(releases::digests(&from_json(&content)?), &parts));
     }
     let rows: Vec<(String, i64)> = sqlx::query_as(
         "SELECT b.digest, b.created_at FROM blobs b WHERE NOT EXISTS \
@@ -78,6 +79,45 @@ pub async fn forget_unused(tx: &mut Write, also: &BTreeSet<Digest>, now: Timesta
     Ok(forgotten)
 }
 
+/// Notes that a blob is named inside another one.
+pub async fn set_part(tx: &mut Write, blob: &Digest, part: &Digest) -> Result<()> {
+    sqlx::query("INSERT INTO blob_parts (blob, part) VALUES ($1, $2) ON CONFLICT (blob, part) DO NOTHING")
+        .bind(blob.to_string())
+        .bind(part.to_string())
+        .execute(&mut **tx)
+        .await?;
+    Ok(())
+}
+
+/// Which blobs are named inside which.
+async fn parts(connection: &mut SqliteConnection) -> Result<BTreeMap<Digest, Vec<Digest>>> {
+    let rows: Vec<(String, String)> = sqlx::query_as("SELECT blob, part FROM blob_parts ORDER BY blob, part")
+        .fetch_all(&mut *connection)
+        .await?;
+    let mut parts: BTreeMap<Digest, Vec<Digest>> = BTreeMap::new();
+    for (blob, part) in rows {
+        parts.entry(parse(&blob)?).or_default().push(parse(&part)?);
+    }
+    Ok(parts)
+}
+
+/// What is named, and what is named inside of that.
+fn with_parts(named: BTreeSet<Digest>, parts: &BTreeMap<Digest, Vec<Digest>>) -> BTreeSet<Digest> {
+    let inside: Vec<Digest> = named
+        .iter()
+        .filter_map(|digest| parts.get(digest))
+        .flatten()
+        .copied()
+        .collect();
+    named.into_iter().chain(inside).collect()
+}
+
+/// All that a release names, with what is named inside of that.
+pub async fn of_release(tx: &mut Write, content: &ReleaseContent) -> Result<BTreeSet<Digest>> {
+    let parts = parts(tx).await?;
+    Ok(with_parts(releases::digests(content), &parts))
+}
+
 /// Notes that a known blob was uploaded once more.
 pub async fn touch(tx: &mut Write, digest: &Digest, now: Timestamp) -> Result<()> {
     sqlx::query("UPDATE blobs SET created_at = $2 WHERE digest = $1")
@@ -99,13 +139,14 @@ pub async fn delete(tx: &mut Write, digest: &Digest) -> Result<()> {
 
 /// All blobs, the newest first, and what names them.
 pub async fn list(connection: &mut SqliteConnection) -> Result<Vec<BlobInfo>> {
+    let parts = parts(connection).await?;
     let mut named: BTreeMap<Digest, Vec<String>> = BTreeMap::new();
     for row in sqlx::query("SELECT name, content FROM releases ORDER BY name")
         .fetch_all(&mut *connection)
         .await?
     {
         let content: ReleaseContent = from_json(&row.try_get::<String, _>("content")?)?;
-        for digest in releases::digests(&content) {
+        for digest in with_parts(releases::digests(&content), &parts) {
             named.entry(digest).or_default().push(row.try_get("name")?);
         }
     }

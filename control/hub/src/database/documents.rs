@@ -90,7 +90,7 @@ pub async fn envelope_for_update(tx: &mut Write, node: &NodeId) -> Result<Option
     )
 }
 
-/// Stores the newest document of a node, with the blobs that it names, and puts it into the outbox.
+/// Stores the newest document of a node, with the blobs that it names and what is named inside of those, and puts it into the outbox.
 pub async fn store(
     tx: &mut Write,
     node: &NodeId,
@@ -127,6 +127,13 @@ pub async fn store(
         .execute(&mut **tx)
         .await?;
     }
+    sqlx::query(
+        "INSERT INTO document_blobs (node, digest) SELECT d.node, p.part FROM document_blobs d \
+         JOIN blob_parts p ON p.blob = d.digest WHERE d.node = $1 ON CONFLICT (node, digest) DO NOTHING",
+    )
+    .bind(node.as_str())
+    .execute(&mut **tx)
+    .await?;
     enqueue(tx, node, Action::Publish).await
 }
 

@@ -76,7 +76,8 @@ pub async fn users(tx: &mut Write, name: &str, limit: u32) -> Result<Vec<String>
     )
 }
 
-/// Everything that a release names by digest: blobs of manifests, and artifacts.
+/// Everything that a release names itself by digest: blobs of manifests, and artifacts. For what is named inside of those, see
+/// [`blobs::of_release`](super::blobs::of_release).
 pub fn digests(content: &ReleaseContent) -> BTreeSet<Digest> {
     let manifests = content.apps.iter().flat_map(|app| &app.manifests);
     let blobs = manifests.filter_map(|source| match source {
@@ -87,7 +88,8 @@ pub fn digests(content: &ReleaseContent) -> BTreeSet<Digest> {
         .k3s
         .iter()
         .flat_map(|k3s| k3s.binaries.values().chain(k3s.images.values().flatten()));
-    let artifacts = k3s.chain(content.apps.iter().flat_map(App::artifacts));
+    let os = content.os.iter().flat_map(|os| os.images.values());
+    let artifacts = k3s.chain(os).chain(content.apps.iter().flat_map(App::artifacts));
     blobs.chain(artifacts.map(|artifact| artifact.digest)).collect()
 }
 

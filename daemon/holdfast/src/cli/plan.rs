@@ -122,6 +122,7 @@ fn read(path: &Path, arguments: &PlanArguments) -> Result<DesiredState, Problem>
     let options = Options {
         kustomize: arguments.kustomize.clone(),
         allow_remote: arguments.allow_remote,
+        os_keys: None,
     };
     let release = load(path, &options)?;
     let node = match &arguments.node {

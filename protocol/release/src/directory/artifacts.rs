@@ -72,7 +72,7 @@ pub(super) fn artifact(directory: &Path, value: &mut Value, files: &mut Files) -
 }
 
 /// Digest and size of a file, read once.
-fn measure(path: &Path) -> Result<(Digest, u64)> {
+pub(crate) fn measure(path: &Path) -> Result<(Digest, u64)> {
     let unreadable = |error| files::unreadable(path, &error);
     files::require_readable(path)?;
     let mut file = File::open(path).map_err(unreadable)?;

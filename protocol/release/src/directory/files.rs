@@ -33,7 +33,7 @@ pub struct Found {
     pub apps: Vec<AppFiles>,
 }
 
-pub(super) fn unreadable(path: &Path, error: &std::io::Error) -> Problem {
+pub(crate) fn unreadable(path: &Path, error: &std::io::Error) -> Problem {
     Problem::new(
         codes::FILE_UNREADABLE,
         format!("{} cannot be read: {error}", path.display()),

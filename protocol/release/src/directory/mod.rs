@@ -10,11 +10,14 @@ mod files;
 mod helm;
 mod kustomize;
 mod lock;
+mod os;
 mod settings;
 mod shape;
 mod yaml;
 
 pub use artifacts::Files;
+pub(crate) use artifacts::measure;
+pub(crate) use files::unreadable;
 pub use settings::FILE as SETTINGS_FILE;
 
 use crate::{Result, codes, render, variables::Scope};
@@ -28,7 +31,7 @@ use serde_json::{Map, Value};
 use settings::Settings;
 use std::{
     collections::{BTreeMap, btree_map::Entry},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 /// A release as it was found on this machine.
@@ -51,6 +54,8 @@ pub struct Options {
     pub kustomize: Option<String>,
     /// Whether kustomize may read what is not on this machine.
     pub allow_remote: bool,
+    /// The builder's public keys, which images of the operating system must be signed by; their signers are not asked for where absent.
+    pub os_keys: Option<PathBuf>,
 }
 
 fn invalid(place: &str, what: &str, action: &str) -> Problem {
@@ -83,7 +88,10 @@ const CLUSTER_WIDE: &[&str] = &[
 pub fn load(path: &Path, options: &Options) -> Result<Release> {
     let found = files::find(path)?;
     let settings = match &found.settings {
-        Some(file) => Settings::read(file)?,
+        Some(file) => {
+            let keys = options.os_keys.as_deref().map(crate::os::keys).transpose()?;
+            Settings::read(file, keys.as_ref())?
+        }
         None => Settings::none(),
     };
     let names: Vec<String> = found.apps.iter().map(|app| app.name.clone()).collect();

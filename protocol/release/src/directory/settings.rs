@@ -13,8 +13,9 @@ use super::{
 use crate::{Result, template::exactly_one};
 use holdfast_protocol::{
     Problem,
-    document::{App, K3sSection, Policy},
+    document::{App, K3sSection, OsSection, Policy},
     operator::ReleaseContent,
+    trust::TrustPolicy,
     variable::{ValueRule, Variable},
 };
 use serde::de::DeserializeOwned;
@@ -81,7 +82,7 @@ impl Settings {
     }
 
     /// Reads the file.
-    pub fn read(file: &Path) -> Result<Self> {
+    pub fn read(file: &Path, os_keys: Option<&TrustPolicy>) -> Result<Self> {
         let (value, places) = one_document(file)?;
         let source = Source {
             file: file.to_owned(),
@@ -117,6 +118,9 @@ impl Settings {
         }
         if let Some(value) = take("k3s") {
             settings.k3s(value)?;
+        }
+        if let Some(value) = take("os") {
+            settings.os(value, os_keys)?;
         }
         if let Some(Value::Object(apps)) = take("apps") {
             for (name, value) in apps {
@@ -187,6 +191,20 @@ impl Settings {
         }
         let section: K3sSection = self.source.typed("/k3s", Value::Object(map))?;
         self.content.k3s = Some(section);
+        Ok(())
+    }
+
+    fn os(&mut self, value: Value, keys: Option<&TrustPolicy>) -> Result<()> {
+        let Value::Object(mut map) = value else {
+            return Ok(());
+        };
+        map.retain(|_, value| !value.is_null());
+        self.fields("os", &mut map, &["version"]);
+        let directory = self.source.file.parent().unwrap_or(Path::new(".")).to_owned();
+        super::os::resolve(&directory, &mut map, keys, &mut self.files)
+            .map_err(|(pointer, problem)| self.source.at(&format!("/os{pointer}"), &problem))?;
+        let section: OsSection = self.source.typed("/os", Value::Object(map))?;
+        self.content.os = Some(section);
         Ok(())
     }
 

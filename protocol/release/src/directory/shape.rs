@@ -143,6 +143,12 @@ const K3S: Shape = Map(&[
     ("config", Each(&Any)),
 ]);
 
+const OS: Shape = Map(&[
+    ("version", Text),
+    ("images", Each(&TextOr(&ARTIFACT))),
+    ("maxBytesPerSecond", Number),
+]);
+
 const VARIABLE: Shape = Map(&[
     ("type", OneOf(&["string", "integer", "number", "boolean", "enum"])),
     ("description", Text),
@@ -159,6 +165,7 @@ pub(super) const RELEASE: Shape = Map(&[
     ("namespace", Text),
     ("policy", POLICY),
     ("k3s", K3S),
+    ("os", OS),
     ("apps", Each(&APP)),
     ("variables", Each(&VARIABLE)),
     (
