@@ -6,6 +6,7 @@
 use anyhow::{Result, bail};
 use std::{
     fs::File,
+    future::Future,
     io::Write as _,
     path::Path,
     time::{Duration, Instant},
@@ -84,6 +85,29 @@ impl Console {
                     "{patterns:?} did not appear on the console within {within:?}:\n{}",
                     self.tail()
                 )
+            }
+        }
+    }
+
+    /// Ends when the guest's kernel faults or the box is gone; says why. Nothing that waits is moved on.
+    pub fn trouble(&self) -> impl Future<Output = String> + use<> {
+        let mut text = self.text.clone();
+        let mut seen = 0;
+        async move {
+            loop {
+                {
+                    let text = text.borrow_and_update();
+                    if let Some(line) = text.lines.iter().skip(seen).find(|line| is_fault(line)) {
+                        return format!("the guest's kernel faulted: {line}\n{}", tail(&text));
+                    }
+                    if text.ended {
+                        return format!("the machine ended:\n{}", tail(&text));
+                    }
+                    seen = text.lines.len();
+                }
+                if text.changed().await.is_err() {
+                    return format!("the machine ended:\n{}", tail(&text.borrow()));
+                }
             }
         }
     }

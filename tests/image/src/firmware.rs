@@ -1,6 +1,6 @@
 //! UEFI firmware for boxes, and the variables that each box keeps.
 
-use crate::Architecture;
+use crate::{Architecture, Setup};
 use anyhow::{Context as _, Result};
 use std::{
     fs,
@@ -18,44 +18,32 @@ pub struct Firmware {
 }
 
 impl Firmware {
-    /// Firmware without Secure Boot, whose variables are kept below `directory` and made where there are none yet.
-    pub fn plain(architecture: Architecture, directory: &Path) -> Result<Self> {
-        let (code, variables) = match architecture {
-            Architecture::Amd64 => (
+    /// Firmware as `setup` wants it, whose variables are kept below `directory` and made where there are none yet.
+    pub fn of(setup: &Setup, directory: &Path) -> Result<Self> {
+        let (code, variables) = match (setup.architecture, setup.secure_boot) {
+            (Architecture::Amd64, false) => (
                 "/usr/share/OVMF/OVMF_CODE_4M.fd",
                 "/usr/share/OVMF/OVMF_VARS_4M.fd",
             ),
-            Architecture::Arm64 => ("/usr/share/AAVMF/AAVMF_CODE.fd", "/usr/share/AAVMF/AAVMF_VARS.fd"),
+            (Architecture::Amd64, true) => (
+                "/usr/share/OVMF/OVMF_CODE_4M.secboot.fd",
+                "/usr/share/OVMF/OVMF_VARS_4M.fd",
+            ),
+            (Architecture::Arm64, _) => ("/usr/share/AAVMF/AAVMF_CODE.fd", "/usr/share/AAVMF/AAVMF_VARS.fd"),
         };
-        Self::of(code, Path::new(variables), directory, false)
-    }
-
-    /// Firmware that enforces Secure Boot with the keys in this store of variables.
-    pub fn secure(variables: &Path, directory: &Path) -> Result<Self> {
-        Self::of(
-            "/usr/share/OVMF/OVMF_CODE_4M.secboot.fd",
-            variables,
-            directory,
-            true,
-        )
-    }
-
-    fn of(code: &str, variables: &Path, directory: &Path, secure: bool) -> Result<Self> {
-        let code = PathBuf::from(code);
-        code.metadata().with_context(|| {
-            format!(
-                "no firmware at {}: run `cargo xtask prerequisites --for image`",
-                code.display()
-            )
-        })?;
         let own = directory.join("firmware.fd");
+        for needed in [code, variables] {
+            fs::metadata(needed).with_context(|| {
+                format!("no firmware at {needed}: run `cargo xtask prerequisites --for image`")
+            })?;
+        }
         if !own.exists() {
-            fs::copy(variables, &own).with_context(|| variables.display().to_string())?;
+            fs::copy(variables, &own)?;
         }
         Ok(Self {
-            code,
+            code: code.into(),
             variables: own,
-            secure,
+            secure: setup.secure_boot,
         })
     }
 }

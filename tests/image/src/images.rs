@@ -1,6 +1,6 @@
 //! The built images that are tested, and what is written to one before it is flashed.
 //!
-//! `HOLDFAST_IMAGES` names a directory with one directory for each image: `<variant>-<architecture>`, as `cargo xtask test --image` builds them.
+//! `HOLDFAST_IMAGES` names a directory with one directory for each image: `<variant>/<architecture>`, as `cargo xtask test --image` builds them.
 
 use crate::Architecture;
 use anyhow::{Context as _, Result, bail};
@@ -32,7 +32,7 @@ impl Images {
 
     /// The directory of one image.
     pub fn of(&self, variant: &str, architecture: Architecture) -> Result<Image> {
-        let name = format!("{variant}-{}", architecture.name());
+        let name = format!("{variant}/{}", architecture.directory());
         let directory = self.directory.join(&name);
         if !directory.is_dir() {
             bail!(
@@ -40,13 +40,17 @@ impl Images {
                 self.directory.display()
             )
         }
-        Ok(Image { directory })
+        Ok(Image {
+            directory,
+            architecture,
+        })
     }
 }
 
 /// One built image with what belongs to it.
 pub struct Image {
     directory: PathBuf,
+    architecture: Architecture,
 }
 
 impl Image {
@@ -72,6 +76,21 @@ impl Image {
                 found.len()
             ),
         }
+    }
+
+    /// The signed manifest of an update to it.
+    pub fn manifest(&self) -> Result<PathBuf> {
+        self.only("manifest")
+    }
+
+    /// The chunks that the manifest names.
+    pub fn pack(&self) -> Result<PathBuf> {
+        self.only("pack")
+    }
+
+    /// The processor that it is for.
+    pub fn architecture(&self) -> Architecture {
+        self.architecture
     }
 
     /// The directory.

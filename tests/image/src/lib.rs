@@ -12,6 +12,7 @@
 //! Software emulation has made guest kernels fault where hardware would not. Such a fault shows on the console ([`console::guest_fault`]); only then, and
 //! only where the scenario wants no fault, is it run again, and the output says so ([`scenario::run`]).
 
+pub mod base;
 pub mod console;
 pub mod disk;
 pub mod firmware;

@@ -5,6 +5,7 @@ use anyhow::{Context as _, Result, bail};
 use serde_json::json;
 use std::{
     fs::{self, File},
+    future::Future,
     path::{Path, PathBuf},
     process::Stdio,
     time::Duration,
@@ -21,11 +22,19 @@ pub enum Architecture {
 }
 
 impl Architecture {
-    /// As images and k3s name it.
+    /// As documents and k3s name it.
     pub fn name(self) -> &'static str {
         match self {
             Self::Amd64 => "amd64",
             Self::Arm64 => "arm64",
+        }
+    }
+
+    /// As directories of built images name it.
+    pub fn directory(self) -> &'static str {
+        match self {
+            Self::Amd64 => "x86_64",
+            Self::Arm64 => "aarch64",
         }
     }
 }
@@ -38,8 +47,9 @@ pub struct Setup {
     pub memory: u32,
     /// Whether it has a network card; the cable can be pulled while it runs.
     pub network: bool,
-    /// Store of firmware variables with the keys for Secure Boot; without one it is not enforced.
-    pub secure_boot: Option<PathBuf>,
+    /// Whether its firmware can enforce Secure Boot. It comes without keys, as new hardware in setup mode: systemd-boot enrols those on
+    /// the ESP, and from then on they are enforced.
+    pub secure_boot: bool,
 }
 
 impl Default for Setup {
@@ -48,7 +58,7 @@ impl Default for Setup {
             architecture: Architecture::Amd64,
             memory: 3072,
             network: true,
-            secure_boot: None,
+            secure_boot: false,
         }
     }
 }
@@ -66,10 +76,7 @@ impl Machine {
     /// Switches a box on. Its firmware's variables and its log are kept in `directory`.
     pub async fn switch_on(directory: &Path, disk: &Disk, setup: &Setup) -> Result<Self> {
         fs::create_dir_all(directory)?;
-        let firmware = match &setup.secure_boot {
-            Some(variables) => Firmware::secure(variables, directory)?,
-            None => Firmware::plain(setup.architecture, directory)?,
-        };
+        let firmware = Firmware::of(setup, directory)?;
         // Paths of sockets may not be longer than about 100 bytes; a temporary directory's is short.
         let sockets = tempfile::Builder::new().prefix("hf-qmp-").tempdir()?;
         let socket = sockets.path().join("qmp");
@@ -101,6 +108,15 @@ impl Machine {
             child,
             log,
         })
+    }
+
+    /// Waits for `awaited`, which something outside the box tells; the error of a wait shows the console's end, and a fault of the guest's
+    /// kernel ends it early.
+    pub async fn meanwhile<T>(&self, awaited: impl Future<Output = Result<T>>) -> Result<T> {
+        tokio::select! {
+            result = awaited => result.with_context(|| format!("the console ends:\n{}", self.console.tail())),
+            trouble = self.console.trouble() => bail!(trouble),
+        }
     }
 
     /// The file that its console is copied to, over all its boots.

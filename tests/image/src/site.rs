@@ -2,15 +2,22 @@
 
 use crate::{
     Disk, Machine, Setup,
-    images::{Esp, Image},
+    images::{self, Esp, Image, Partition},
 };
 use anyhow::{Context as _, Result};
-use holdfast_harness::{Hub, paths, process::run};
-use holdfast_protocol::operator::CreateToken;
+use holdfast_harness::{Hub, paths, process::run, wait};
+use holdfast_protocol::{
+    Generation,
+    document::{App, Artifact, ManifestSource, OsSection, Policy},
+    event::Event,
+    operator::{CreateToken, ReleaseContent},
+};
+use serde_json::json;
 use std::{
     env, fs,
     net::{IpAddr, Ipv4Addr},
     path::{Path, PathBuf},
+    time::Duration,
 };
 use tokio::process::Command;
 
@@ -79,6 +86,77 @@ impl Site {
         Machine::switch_on(&self.directory, &self.disk, setup).await
     }
 
+    /// Gives the box a release with a small app, and an operating system where one is named, and waits for nothing.
+    pub async fn release(&self, name: &str, os: Option<OsSection>) -> Result<Generation> {
+        let app = App {
+            name: "web".to_owned(),
+            manifests: vec![ManifestSource::Inline(vec![
+                json!({
+                    "apiVersion": "v1", "kind": "ConfigMap",
+                    "metadata": {"name": "page", "namespace": "default"},
+                    "data": {"release": name},
+                }),
+                json!({
+                    "apiVersion": "apps/v1", "kind": "Deployment",
+                    "metadata": {"name": "web", "namespace": "default"},
+                    "spec": {
+                        "replicas": 1,
+                        "selector": {"matchLabels": {"app": "web"}},
+                        "template": {
+                            "metadata": {"labels": {"app": "web"}},
+                            "spec": {"containers": [{"name": "main", "image": "registry.k8s.io/pause:3.10"}]},
+                        },
+                    },
+                }),
+            ])],
+            ..App::default()
+        };
+        let content = ReleaseContent {
+            os,
+            apps: vec![app],
+            policy: Policy {
+                ready_deadline_seconds: 3600,
+                ..Policy::default()
+            },
+            ..ReleaseContent::default()
+        };
+        self.hub.create_release_of(name, content).await?;
+        self.hub.assign(name, BOX).await
+    }
+
+    /// Uploads what an update to `image` needs and gives the section of a release that asks for it.
+    pub async fn push_os(&self, version: &str, image: &Image) -> Result<OsSection> {
+        self.hub.put_blob(fs::read(image.pack()?)?).await?;
+        let manifest = fs::read(image.manifest()?)?;
+        let size = u64::try_from(manifest.len())?;
+        let artifact = Artifact {
+            digest: self.hub.put_blob(manifest).await?,
+            size,
+            name: String::new(),
+            sources: Vec::new(),
+            extra: serde_json::Map::new(),
+        };
+        Ok(OsSection {
+            version: version.to_owned(),
+            images: [(image.architecture().name().to_owned(), artifact)].into(),
+            max_bytes_per_second: None,
+            extra: serde_json::Map::new(),
+        })
+    }
+
+    /// Waits for an event of the box that satisfies `condition`.
+    pub async fn event(
+        &self,
+        what: &str,
+        within: Duration,
+        condition: impl Fn(&Event) -> bool,
+    ) -> Result<Event> {
+        wait::until(what, within, || async {
+            Ok(self.hub.events(BOX).await?.into_iter().find(&condition))
+        })
+        .await
+    }
+
     /// Where everything of it is.
     pub fn directory(&self) -> &Path {
         &self.directory
@@ -86,17 +164,7 @@ impl Site {
 
     /// The box's ESP as it is now; the box must be off. It is a copy.
     pub async fn esp(&self) -> Result<(tempfile::TempDir, Esp)> {
-        let directory = tempfile::tempdir()?;
-        let raw = directory.path().join("disk.raw");
-        // The partition table and the ESP are at the beginning, and the state partition's bulk is not copied.
-        let mut convert = Command::new("qemu-img");
-        convert
-            .args(["convert", "-f", "qcow2", "-O", "raw", "-S", "4k"])
-            .arg(self.disk.path())
-            .arg(&raw);
-        run(convert).await?;
-        let esp = Esp::of(&raw)?;
-        Ok((directory, esp))
+        esp(&self.disk).await
     }
 
     /// Ends the hub. The box must be off.
@@ -111,6 +179,17 @@ impl Site {
 }
 
 impl Frozen {
+    /// A copy of the box's ESP.
+    pub async fn esp(&self) -> Result<(tempfile::TempDir, Esp)> {
+        esp(&self.disk).await
+    }
+
+    /// The partitions of the box's disk.
+    pub async fn partitions(&self) -> Result<Vec<Partition>> {
+        let (_directory, raw) = raw(&self.disk).await?;
+        images::partitions(&fs::File::open(raw)?)
+    }
+
     /// A site in `directory` that goes on from here: the same hub for its nodes, the same box. One at a time: they share the hub's ports.
     pub async fn branch(&self, directory: &Path) -> Result<Site> {
         let hub = directory.join("hub");
@@ -126,4 +205,22 @@ impl Frozen {
             directory: directory.to_owned(),
         })
     }
+}
+
+async fn esp(disk: &Disk) -> Result<(tempfile::TempDir, Esp)> {
+    let (directory, raw) = raw(disk).await?;
+    Ok((directory, Esp::of(&raw)?))
+}
+
+/// The disk as one sparse raw file.
+async fn raw(disk: &Disk) -> Result<(tempfile::TempDir, PathBuf)> {
+    let directory = tempfile::tempdir()?;
+    let raw = directory.path().join("disk.raw");
+    let mut convert = Command::new("qemu-img");
+    convert
+        .args(["convert", "-f", "qcow2", "-O", "raw"])
+        .arg(disk.path())
+        .arg(&raw);
+    run(convert).await?;
+    Ok((directory, raw))
 }

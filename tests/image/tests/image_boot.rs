@@ -1,0 +1,115 @@
+//! What a box does that was flashed and is left alone: the first boot, boots without a link, boots that are cut short.
+
+use anyhow::{Result, ensure};
+use holdfast_image_tests::{
+    Setup, base,
+    base::{BOOT, OFF},
+    scenario,
+    site::BOX,
+};
+use holdfast_protocol::report::Health;
+use std::time::Duration;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flashed_box_makes_its_state_enrols_with_the_token_of_its_esp_and_runs_its_app() -> Result<()> {
+    let first = base::enrolled().await?;
+    let (_copy, esp) = first.esp().await?;
+    ensure!(
+        !esp.list("/holdfast")
+            .await
+            .unwrap_or_default()
+            .iter()
+            .any(|name| name == "token"),
+        "the spent token is still on the ESP"
+    );
+    let kernels = esp.list("/EFI/Linux").await?;
+    ensure!(
+        kernels == ["holdfast_1.efi"],
+        "the first boot was good, yet its counter is not gone: {kernels:?}"
+    );
+    let labels: Vec<String> = first
+        .partitions()
+        .await?
+        .into_iter()
+        .map(|partition| partition.label)
+        .collect();
+    for label in ["esp", "holdfast_1", "holdfast_1_verity", "_empty", "state"] {
+        ensure!(
+            labels.iter().any(|is| is == label),
+            "no partition {label}: {labels:?}"
+        );
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pain_22_a_boot_with_no_network_at_all_is_good_and_its_app_returns() -> Result<()> {
+    let first = base::enrolled().await?;
+    scenario::run("no-network", |directory| async move {
+        let site = first.branch(&directory).await?;
+        let before = site.hub.node(BOX).await?;
+        let mut machine = site.switch_on(&Setup::default()).await?;
+        // Before the firmware is through.
+        machine.set_cable(false).await?;
+        // The last good apps are ready: that is what makes a boot good.
+        base::boot_is_good(&mut machine).await?;
+        ensure!(
+            !site.hub.node(BOX).await?.online,
+            "the box reached the hub over a pulled cable"
+        );
+        machine.set_cable(true).await?;
+        let node = machine
+            .meanwhile(
+                site.hub
+                    .wait_for_node(BOX, "the box tells of its app", BOOT, |node| {
+                        node.online && node.health == Health::Healthy
+                    }),
+            )
+            .await?;
+        ensure!(
+            node.proven == before.proven,
+            "{:?} is proven, not {:?}",
+            node.proven,
+            before.proven
+        );
+        ensure!(!base::went_back(&site).await?);
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pain_14_power_cycles_in_quick_succession_cause_no_rollback() -> Result<()> {
+    let first = base::enrolled().await?;
+    scenario::run("quick-power-cycles", |directory| async move {
+        let site = first.branch(&directory).await?;
+        // More often than a new version would have tries, each time at another moment of the boot.
+        for sign in [
+            "systemd-boot",
+            "Linux version",
+            "systemd[1]",
+            "Switching root",
+            "Reached target",
+        ] {
+            let mut machine = site.switch_on(&Setup::default()).await?;
+            machine
+                .console
+                .wait_for(&[sign, "Reached target"], Duration::from_secs(300))
+                .await?;
+            machine.cut_power().await?;
+        }
+        let machine = site.switch_on(&Setup::default()).await?;
+        machine
+            .meanwhile(site.hub.wait_for_node(BOX, "the box is well", BOOT, |node| {
+                node.online && node.health == Health::Healthy
+            }))
+            .await?;
+        ensure!(!base::went_back(&site).await?);
+        machine.shut_down(OFF).await?;
+        let (_copy, esp) = site.esp().await?;
+        let kernels = esp.list("/EFI/Linux").await?;
+        ensure!(kernels == ["holdfast_1.efi"], "{kernels:?}");
+        Ok(())
+    })
+    .await
+}
