@@ -1,7 +1,7 @@
 //! Which files a release directory has, and which app each belongs to.
 
 use super::{helm, invalid, kustomize, settings};
-use crate::{Result, codes};
+use crate::{Result, codes, os};
 use holdfast_protocol::{NodeId, Problem};
 use std::{
     fs,
@@ -92,7 +92,7 @@ pub fn find(path: &Path) -> Result<Found> {
     }
     // Directories that hold what release.yaml names, such as archives of images, and no manifest, are no apps.
     if settings.is_some() {
-        directories.retain(|directory| holds_manifests(directory, 0));
+        directories.retain(|directory| !holds_system(directory) && holds_manifests(directory, 0));
     }
     let whole = kustomize::file_in(path).is_some() || path.join(helm::FILE).is_file();
     if directories.is_empty() || whole {
@@ -157,6 +157,17 @@ fn app(directory: &Path, name: String, settings: Option<&Path>) -> Result<AppFil
         files,
         helm,
         kustomize: None,
+    })
+}
+
+/// Whether a directory is what a build of the operating system left: images, their bills of materials, checksums.
+fn holds_system(directory: &Path) -> bool {
+    list(directory).is_ok_and(|(_, files)| {
+        files.iter().any(|file| {
+            let name = file.to_string_lossy();
+            name.strip_suffix(os::MANIFEST_SUFFIX)
+                .is_some_and(|stem| files.contains(&PathBuf::from(format!("{stem}{}", os::PACK_SUFFIX))))
+        })
     })
 }
 
@@ -241,7 +252,7 @@ fn collect(directory: &Path, depth: usize, skipped: &[PathBuf], into: &mut Vec<P
     }
     directories
         .iter()
-        .filter(|directory| !skips(directory))
+        .filter(|directory| !skips(directory) && !holds_system(directory))
         .try_for_each(|directory| collect(directory, depth + 1, skipped, into))
 }
 

@@ -2,6 +2,7 @@
 
 mod apps;
 mod examples;
+mod os;
 
 use super::*;
 use crate::render::objects;

@@ -151,6 +151,7 @@ fn a_kustomization_is_rendered_by_the_real_kustomize() {
     let options = Options {
         kustomize: Some(format!("{k3s} kubectl kustomize")),
         allow_remote: false,
+        ..Options::default()
     };
     let release = super::super::load(found.path(), &options).unwrap();
     assert_eq!(release.objects, 1);
@@ -184,6 +185,7 @@ fn a_kustomization_that_reads_the_network_or_has_no_kustomize_is_refused() {
     let options = Options {
         kustomize: Some("/nowhere/kustomize build".into()),
         allow_remote: false,
+        ..Options::default()
     };
     let problem = super::super::load(found.path(), &options).unwrap_err();
     assert_eq!(problem.code, codes::KUSTOMIZE_MISSING);

@@ -66,6 +66,7 @@ fn the_examples_are_releases() {
     let options = Options {
         kustomize: Some(format!("{k3s} kubectl kustomize")),
         allow_remote: false,
+        ..Options::default()
     };
     let kustomized = super::super::load(&examples.join("kustomize"), &options).unwrap();
     let ManifestSource::Inline(objects) = &kustomized.content.apps[0].manifests[0] else {

@@ -1,0 +1,214 @@
+//! `os` of `release.yaml`, with images as their build leaves them.
+
+use super::*;
+use holdfast_os::{Architecture, Chunk, Manifest, Part, sign};
+use holdfast_protocol::{
+    SchemaVersion,
+    document::Artifact,
+    trust::{Role, TrustPolicy, TrustedKey},
+};
+use ring::signature::{Ed25519KeyPair, KeyPair as _};
+
+fn key(seed: u8) -> Ed25519KeyPair {
+    Ed25519KeyPair::from_seed_unchecked(&[seed; 32]).unwrap()
+}
+
+/// An image whose three parts are one chunk each.
+fn image(directory: &Path, version: &str, architecture: Architecture) -> PathBuf {
+    let content = vec![version.len() as u8; 3 * 4096];
+    let part = |number: u64| Part {
+        size: 4096,
+        chunks: vec![Chunk {
+            digest: Digest::of(&content[..4096]),
+            size: 4096,
+            offset: number * 4096,
+            length: 4096,
+        }],
+    };
+    let name = format!("holdfast_{version}_{architecture}");
+    let manifest = Manifest {
+        schema: SchemaVersion::CURRENT,
+        version: version.to_owned(),
+        architecture,
+        usr_hash: "0123456789abcdef".repeat(4),
+        pack: Artifact {
+            digest: Digest::of(&content),
+            size: content.len() as u64,
+            name: format!("{name}.pack"),
+            sources: Vec::new(),
+            extra: Map::new(),
+        },
+        usr: part(0),
+        verity: part(1),
+        uki: part(2),
+    };
+    fs::create_dir_all(directory).unwrap();
+    fs::File::create(directory.join(format!("{name}.pack")))
+        .unwrap()
+        .write_all(&content)
+        .unwrap();
+    let path = directory.join(format!("{name}.manifest.json"));
+    fs::File::create(&path)
+        .unwrap()
+        .write_all(&sign(&manifest, &[&key(1)]).unwrap())
+        .unwrap();
+    path
+}
+
+fn release(settings: &str) -> TempDir {
+    let found = directory(&[("till/a.yaml", &config_map("a")), ("release.yaml", settings)]);
+    let images = found.path().join("images");
+    for version in ["2", "3.1"] {
+        image(&images, version, Architecture::Amd64);
+        image(&images, version, Architecture::Arm64);
+    }
+    found
+}
+
+#[test]
+fn an_image_that_is_named_by_its_path_is_pushed_with_its_pack() {
+    for (settings, version) in [
+        (
+            "os:\n  version: '3.1'\n  images: {amd64: images, arm64: images}\n",
+            "3.1",
+        ),
+        (
+            "os:\n  images:\n    amd64: images/holdfast_2_amd64.manifest.json\n    arm64: {file: images}\n  maxBytesPerSecond: 500000\n",
+            "2",
+        ),
+    ] {
+        let found = release(settings);
+        let release = load(found.path()).unwrap();
+        let os = release.content.os.as_ref().unwrap();
+        assert_eq!(os.version, version);
+        assert_eq!(os.images.len(), 2);
+        for (architecture, manifest) in &os.images {
+            let file = &release.files[&manifest.digest];
+            assert_eq!(
+                file.file_name().unwrap().to_str().unwrap(),
+                format!("holdfast_{version}_{architecture}.manifest.json")
+            );
+            let bytes = fs::read(file).unwrap();
+            assert_eq!(Digest::of(&bytes), manifest.digest);
+            let pack = crate::os::peek(&bytes).unwrap().pack;
+            assert!(release.files.contains_key(&pack.digest));
+        }
+        // What a node gets says the same.
+        let node: NodeId = "shop-17".parse().unwrap();
+        let rendered = release.render(&node, &BTreeMap::new()).unwrap();
+        assert_eq!(rendered.content.os, release.content.os);
+    }
+}
+
+#[test]
+fn what_is_filled_in_for_each_node_may_be_the_limit_of_the_os() {
+    let found = release(
+        "variables: {limit: {type: integer, default: 70000}}\nos:\n  version: '2'\n  images: {amd64: images}\n  maxBytesPerSecond: ${variables.limit}\n",
+    );
+    let release = load(found.path()).unwrap();
+    let node: NodeId = "shop-17".parse().unwrap();
+    let rendered = release.render(&node, &BTreeMap::new()).unwrap();
+    assert_eq!(rendered.content.os.unwrap().max_bytes_per_second, Some(70_000));
+}
+
+#[test]
+fn what_is_wrong_with_an_image_is_told_with_its_line() {
+    let digest = Digest::of(b"x");
+    for (settings, line, words) in [
+        (
+            "os:\n  version: '9'\n  images:\n    amd64: images\n",
+            4,
+            "there is no image for amd64 of version 9",
+        ),
+        (
+            "os:\n  images:\n    amd64: images\n",
+            3,
+            "there are 2 images for amd64",
+        ),
+        (
+            "os:\n  version: '2'\n  images:\n    arm64: images/holdfast_2_amd64.manifest.json\n",
+            4,
+            "the image is for amd64, not for arm64",
+        ),
+        (
+            "os:\n  version: '2'\n  images:\n    amd64: images/holdfast_3.1_amd64.manifest.json\n",
+            4,
+            "the image has the version 3.1",
+        ),
+        (
+            "os:\n  version: '2'\n  images:\n    amd64: till/a.yaml\n",
+            4,
+            "not a DSSE envelope",
+        ),
+        (
+            "os:\n  version: '2'\n  images:\n    amd64: {digest: \"DIGEST\"}\n",
+            4,
+            "the artifact has no size",
+        ),
+        (
+            "os:\n  version: '2'\n  images:\n    amd64: {digest: \"DIGEST\", size: 1}\n  maxBytesPerSecond: 0\n",
+            5,
+            "0 would never end",
+        ),
+        (
+            "os:\n  version: 'no spaces'\n  images:\n    amd64: {digest: \"DIGEST\", size: 1}\n",
+            2,
+            "is no version of an image",
+        ),
+        (
+            "os:\n  version: '2'\n  images:\n    riscv64: images\n",
+            4,
+            "there is no image for riscv64",
+        ),
+        ("os:\n  versoin: '2'\n", 2, "unknown key \"versoin\""),
+    ] {
+        let settings = settings.replace("DIGEST", &digest.to_string());
+        let found = release(&settings);
+        let problem = load(found.path()).map(|_| ()).expect_err(&settings);
+        assert!(
+            problem.message.contains(&format!("release.yaml:{line}:")) && problem.message.contains(words),
+            "{settings}\n{problem:?}"
+        );
+        assert!(!problem.action.is_empty(), "{problem:?}");
+    }
+}
+
+#[test]
+fn a_pack_that_is_missing_or_another_one_is_refused() {
+    let found = release("os:\n  version: '2'\n  images:\n    amd64: images\n");
+    let pack = found.path().join("images/holdfast_2_amd64.pack");
+    fs::File::create(&pack).unwrap().write_all(b"other").unwrap();
+    let problem = load(found.path()).map(|_| ()).expect_err("another pack");
+    assert!(problem.message.contains("the manifest names"), "{problem:?}");
+    fs::remove_file(&pack).unwrap();
+    let problem = load(found.path()).map(|_| ()).expect_err("no pack");
+    assert!(
+        problem.message.contains("its pack is not beside it"),
+        "{problem:?}"
+    );
+}
+
+#[test]
+fn with_the_builders_keys_given_only_their_images_are_taken() {
+    let found = release("os:\n  version: '2'\n  images:\n    amd64: images\n");
+    let keys = |seed: u8| {
+        let key = TrustedKey::ed25519(key(seed).public_key().as_ref(), vec![Role::OsImage]);
+        let trust = TrustPolicy {
+            keys: vec![key],
+            ..TrustPolicy::default()
+        };
+        let path = found.path().join(format!("keys-{seed}"));
+        fs::File::create(&path)
+            .unwrap()
+            .write_all(&serde_json::to_vec(&trust).unwrap())
+            .unwrap();
+        let options = Options {
+            os_keys: Some(path),
+            ..Options::default()
+        };
+        super::super::load(found.path(), &options)
+    };
+    assert!(keys(1).is_ok());
+    let problem = keys(2).map(|_| ()).expect_err("by another builder");
+    assert!(problem.message.contains("trusted key"), "{problem:?}");
+}
