@@ -51,6 +51,25 @@ pub const SWITCH: &[&str] = &[
     "restore-done",
 ];
 
+/// Names of the places at which the operating system is exchanged and gone back from, in their order.
+pub const OS: &[&str] = &[
+    "before-stage-os",
+    "after-stage-os",
+    "before-switch-os",
+    "os-journalled",
+    "os-written-down",
+    "os-stopped",
+    "os-kept",
+    "os-armed",
+    "os-restarting",
+    "after-switch-os",
+    "os-fell-back",
+    "before-restore-os",
+    "os-returning",
+    "os-returned",
+    "after-restore-os",
+];
+
 /// Names of the places at which the record of boots is written and made smaller.
 pub const BOOTS: &[&str] = &[
     "boots-before-append",

@@ -38,6 +38,7 @@ use crate::{
     pace::Pace,
     reconcile::{
         Driver, Intake, Parts,
+        system::System,
         orders::{Order, Paused, Reply, Resumed, RollingBack, is_one_line},
     },
     report::{Conditions, Live, News, Progress, Recorder, Reporter, agent},
@@ -116,6 +117,10 @@ pub async fn run(
         fetch: fetcher.progress(),
         apply: Arc::default(),
     };
+    let (os, os_status) = watch::channel(None);
+    // No appliance: documents do not decide its operating system.
+    let system: Option<Arc<System>> = None;
+    drop(os);
     let driver = Driver::new(Parts {
         settings: settings.clone(),
         objects: objects.clone(),
@@ -131,6 +136,7 @@ pub async fn run(
         event_sender: events,
         kubernetes: kubernetes_state.clone(),
         switcher,
+        system,
         progress,
         shutdown: shutdown.clone(),
     })
@@ -143,6 +149,7 @@ pub async fn run(
         conditions,
         progress: progress_state,
         kubernetes: kubernetes_state.clone(),
+        os: os_status,
         apps: app_states,
         live,
         flash: Flash::new(

@@ -23,6 +23,7 @@ use crate::{
         datastore::DatastoreError,
         switch::{Switcher, Wanted},
     },
+    reconcile::system::System,
     sealed,
 };
 use holdfast_core::{
@@ -53,6 +54,8 @@ pub struct Preflight {
     pub version: Option<String>,
     /// Knows whether the document changes k3s.
     pub switcher: Arc<Switcher>,
+    /// The operating system, where documents decide it.
+    pub system: Option<Arc<System>>,
     /// Whether no document runs yet.
     pub is_first: bool,
     /// Artifacts of documents that ran: their images are unpacked already.
@@ -88,9 +91,7 @@ impl Preflight {
                 "give them to a server of the site",
             ));
         }
-        if document.os.is_some() {
-            return Err(Failure::of_document(os::not_managed(document), false));
-        }
+        os::check(self.system.as_deref(), document).await?;
         let sealing = self.objects.identity.borrow().sealing.clone();
         sealed::check(state, sealing.as_deref()).map_err(|problem| Failure::of_document(problem, false))?;
         let changes_kubernetes = !self.switcher.is_as_wanted(state.k3s.as_ref()).await;

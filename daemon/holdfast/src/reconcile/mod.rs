@@ -9,6 +9,7 @@ mod driver;
 mod gate;
 mod intake;
 pub mod orders;
+pub mod system;
 
 pub use driver::{Driver, Parts};
 pub use intake::Intake;

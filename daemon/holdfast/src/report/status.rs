@@ -9,7 +9,7 @@ use holdfast_protocol::{
     Generation, NodeId, Problem, SchemaVersion,
     report::{
         AgentInfo, AppStatus, FlashFacts, FlashRate, GenerationStatus, Health, KubernetesStatus,
-        MachineFacts, Phase, StatusReport,
+        MachineFacts, OsStatus, Phase, StatusReport,
     },
 };
 use holdfast_store::Store;
@@ -60,6 +60,8 @@ pub struct Reporter {
     pub progress: watch::Receiver<Progress>,
     /// Kubernetes.
     pub kubernetes: watch::Receiver<KubernetesState>,
+    /// The operating system, where documents decide it.
+    pub os: watch::Receiver<Option<OsStatus>>,
     /// State of each app.
     pub apps: watch::Receiver<Vec<AppStatus>>,
     /// How much of the present phase is done.
@@ -154,7 +156,7 @@ impl Reporter {
             agent: self.agent.clone(),
             generation: progress.generation,
             health,
-            os: None,
+            os: self.os.borrow().clone(),
             kubernetes,
             apps,
             conditions: self.conditions.all(),
@@ -240,6 +242,7 @@ impl Reporter {
             self.kubernetes.clone(),
             self.apps.clone(),
             self.conditions.subscribe(),
+            self.os.clone(),
         );
         let settings = &self.settings.report;
         let mut told = self.content();
@@ -256,6 +259,7 @@ impl Reporter {
                 changed = inputs.1.changed() => { if changed.is_err() { return; } false }
                 changed = inputs.2.changed() => { if changed.is_err() { return; } false }
                 changed = inputs.3.changed() => { if changed.is_err() { return; } false }
+                Ok(()) = inputs.4.changed() => false,
                 () = heartbeat => true,
             };
             sleep_until(earliest.max(Instant::now() + TOGETHER)).await;

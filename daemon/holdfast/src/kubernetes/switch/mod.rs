@@ -13,6 +13,7 @@
 //! version reads those of the others, and certificates that were made in between are trusted by the same authorities before and after.
 
 mod error;
+mod machine;
 mod pair;
 mod record;
 mod resume;

@@ -13,6 +13,7 @@ impl Driver {
             concurrency: self.parts.settings.apply.concurrency,
             version: self.parts.kubernetes.borrow().version.clone(),
             switcher: self.parts.switcher.clone(),
+            system: self.parts.system.clone(),
             is_first: running.is_none(),
             unpacked: running
                 .into_iter()

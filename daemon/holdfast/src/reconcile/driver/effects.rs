@@ -40,11 +40,7 @@ impl Driver {
             Effect::Preflight { ticket, document } => self.preflight(ticket, &document),
             Effect::StageOs { ticket, document } => self.stage_os(ticket, &document),
             Effect::SwitchOs { ticket, document } => self.switch_os(ticket, &document),
-            Effect::RestoreOs {
-                ticket,
-                document,
-                undo,
-            } => self.restore_os(ticket, &document, &undo),
+            Effect::RestoreOs { ticket, document, .. } => self.restore_os(ticket, &document),
             Effect::AwaitGate { ticket, document } => self.await_gate(ticket, &document),
             Effect::SwitchKubernetes { ticket, document } => self.switch(ticket, &document),
             Effect::RestoreKubernetes {

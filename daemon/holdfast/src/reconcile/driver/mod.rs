@@ -12,7 +12,7 @@ mod os;
 mod tell;
 mod work;
 
-use super::orders::Order;
+use super::{orders::Order, system::System};
 use crate::{
     apply::Objects,
     artifacts::Fetcher,
@@ -81,6 +81,8 @@ pub struct Parts {
     pub kubernetes: watch::Receiver<KubernetesState>,
     /// Brings Kubernetes to what a document says.
     pub switcher: Arc<Switcher>,
+    /// The operating system, on a box that runs an image whose version documents decide.
+    pub system: Option<Arc<System>>,
     /// Where progress is told.
     pub progress: watch::Sender<Progress>,
     /// The end of the daemon.
@@ -147,6 +149,11 @@ impl Driver {
         let deadline_seconds = newest
             .as_ref()
             .and_then(|(document, step)| driver.deadline_left(document, step));
+        let os = driver
+            .parts
+            .system
+            .as_ref()
+            .map(|system| system.version().to_owned());
         driver
             .step(Event::Restarted {
                 newest,
@@ -154,7 +161,7 @@ impl Driver {
                 proven: stored.proven,
                 fallback,
                 paused,
-                os: None,
+                os,
                 deadline_seconds,
             })
             .await;

@@ -21,6 +21,8 @@ pub(super) enum Stop {
     Abort,
     /// It is asked to stop and waited for.
     Ask(CancellationToken),
+    /// It is told, and ends where nothing is lost by that; its answer is passed over.
+    Tell(CancellationToken),
     /// It is left to come to its end by itself, and its answer is passed over.
     LeaveAlone,
 }
@@ -45,6 +47,7 @@ impl Task {
     pub(super) async fn end(mut self) {
         match self.stop {
             Stop::LeaveAlone => return,
+            Stop::Tell(stop) => return stop.cancel(),
             Stop::Ask(stop) => {
                 stop.cancel();
                 if timeout(STOP_PATIENCE, &mut self.handle).await.is_ok() {
