@@ -1,0 +1,152 @@
+//! Updates of the operating system that end as they must: the good one stays, one that does not come up is gone back from by the box itself.
+
+use anyhow::{Context as _, Result, ensure};
+use holdfast_image_tests::{
+    Architecture, Images, Setup, Site, base,
+    base::{BOOT, OFF},
+    scenario,
+    site::{BOX, Frozen},
+};
+use holdfast_protocol::{event::EventKind, report::Health};
+
+/// Lets the box update itself to the variant `two`, which is good; its first release named `second`.
+async fn updated(first: &Frozen, directory: &std::path::Path) -> Result<Site> {
+    let site = first.branch(directory).await?;
+    let section = site
+        .push_os("2", &Images::given()?.of("two", Architecture::Amd64)?)
+        .await?;
+    let mut machine = site.switch_on(&Setup::default()).await?;
+    let generation = site.release("second", Some(section)).await?;
+    machine
+        .meanwhile(site.event("the box staged version 2", BOOT, |event| {
+            event.kind == EventKind::OsStaged
+        }))
+        .await?;
+    machine.forget_restarts().await?;
+    machine.restarts(BOOT).await?;
+    let node = machine
+        .meanwhile(
+            site.hub
+                .wait_for_node(BOX, "version 2 is good", BOOT, base::is_good("2")),
+        )
+        .await?;
+    let os = node
+        .status
+        .context("no report")?
+        .os
+        .context("no operating system reported")?;
+    ensure!(os.slot == "b", "it runs from slot {}", os.slot);
+    ensure!(
+        os.other.as_deref() == Some("1"),
+        "the other slot holds {:?}",
+        os.other
+    );
+    ensure!(os.bad.is_empty(), "{:?}", os.bad);
+    let node = machine
+        .meanwhile(site.hub.wait_for_proven(BOX, generation, BOOT))
+        .await?;
+    ensure!(node.health == Health::Healthy);
+    machine
+        .meanwhile(site.event("the box tells of the switch", BOOT, |event| {
+            event.kind == EventKind::OsSwitched
+        }))
+        .await?;
+    ensure!(!base::went_back(&site).await?);
+    machine.shut_down(OFF).await?;
+    let (_copy, esp) = site.esp().await?;
+    let mut kernels = esp.list("/EFI/Linux").await?;
+    kernels.sort();
+    ensure!(kernels == ["holdfast_1.efi", "holdfast_2.efi"], "{kernels:?}");
+    Ok(site)
+}
+
+/// Offers the box a version that does not come up, and sees it back on version 1 with its app, without anyone's help.
+async fn goes_back_from(version: &'static str, variant: &'static str) -> Result<()> {
+    let first = base::enrolled().await?;
+    scenario::run(variant, |directory| async move {
+        let site = first.branch(&directory).await?;
+        let before = site.hub.node(BOX).await?;
+        let section = site
+            .push_os(version, &Images::given()?.of(variant, Architecture::Amd64)?)
+            .await?;
+        let machine = site.switch_on(&Setup::default()).await?;
+        let generation = site.release("bad", Some(section)).await?;
+        // Three tries of the new version, then the old one again; a panic of the new one is what is asked for here.
+        let told = site
+            .event("the box tells that it went back", 4 * BOOT, |event| {
+                event.kind == EventKind::OsRolledBack
+            })
+            .await
+            .with_context(|| machine.console.tail())?;
+        let problem = told.problem.context("the event names no cause")?;
+        println!("cause told to the hub: {} {}", problem.code, problem.message);
+        let node = site
+            .hub
+            .wait_for_node(BOX, "version 1 is good", BOOT, base::is_good("1"))
+            .await?;
+        let os = node
+            .status
+            .context("no report")?
+            .os
+            .context("no operating system reported")?;
+        ensure!(os.bad == [version], "remembered as bad: {:?}", os.bad);
+        // The app goes back with it: what was proven before the update is what runs.
+        let node = site
+            .hub
+            .wait_for_node(BOX, "the app of before is well", BOOT, |node| {
+                node.health == Health::Healthy && node.proven == before.proven
+            })
+            .await?;
+        ensure!(node.wanted == Some(generation), "the hub forgot what it wanted");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_update_is_staged_switched_to_found_good_and_stays() -> Result<()> {
+    let first = base::enrolled().await?;
+    scenario::run("good-update", |directory| async move {
+        updated(first, &directory).await.map(drop)
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pain_13_a_version_whose_apps_do_not_come_up_is_gone_back_from_with_its_cause_told() -> Result<()> {
+    goes_back_from("3", "unhealthy").await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_version_whose_kernel_panics_is_gone_back_from() -> Result<()> {
+    goes_back_from("4", "panic").await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pain_14_power_cycles_after_an_update_cause_no_rollback() -> Result<()> {
+    let first = base::enrolled().await?;
+    scenario::run("power-cycles-after-update", |directory| async move {
+        let site = updated(first, &directory).await?;
+        for sign in [
+            "Linux version",
+            "systemd[1]",
+            "Linux version",
+            "Switching root",
+            "Linux version",
+        ] {
+            let mut machine = site.switch_on(&Setup::default()).await?;
+            machine.console.wait_for(&[sign], BOOT).await?;
+            machine.cut_power().await?;
+        }
+        let machine = site.switch_on(&Setup::default()).await?;
+        machine
+            .meanwhile(
+                site.hub
+                    .wait_for_node(BOX, "version 2 is good", BOOT, base::is_good("2")),
+            )
+            .await?;
+        ensure!(!base::went_back(&site).await?);
+        Ok(())
+    })
+    .await
+}
