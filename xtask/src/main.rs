@@ -10,6 +10,7 @@ mod cross;
 mod demo;
 mod docs;
 mod files;
+mod image;
 mod k3s;
 mod prerequisites;
 mod shell;
@@ -41,6 +42,8 @@ enum Task {
     /// Pin the k3s that boxes get
     #[command(subcommand)]
     K3s(k3s::Task),
+    /// Build the operating system image of a box, its keys, and a box of its own out of an image
+    Image(image::Options),
     /// Write docs/configuration.md, docs/cli.md and docs/metrics.md from the code
     Docs(docs::Options),
     /// Build the static node binaries and run them
@@ -69,6 +72,7 @@ fn run() -> Result<()> {
         Task::Prerequisites(options) => prerequisites::run(&options),
         Task::Cluster => cluster::build().map(drop),
         Task::K3s(task) => k3s::run(&task),
+        Task::Image(options) => image::run(&options),
         Task::Docs(options) => docs::run(&options),
         Task::Cross(options) => cross::run(&options),
         Task::Check => check::run(),

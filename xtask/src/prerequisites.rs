@@ -23,7 +23,11 @@ pub enum Purpose {
     Test,
     /// `cargo xtask cross`
     Cross,
-    /// `.ci/run`: all of it
+    /// `cargo xtask image`
+    Image,
+    /// `cargo xtask image personalise`
+    Personalise,
+    /// `.ci/run`: all but what images need
     Ci,
 }
 

@@ -22,7 +22,10 @@ pub struct Need {
 impl Need {
     /// Whether one of the purposes needs it.
     pub fn serves(&self, purposes: &[Purpose]) -> bool {
-        purposes.contains(&Purpose::Ci) || self.purposes.iter().any(|purpose| purposes.contains(purpose))
+        let of_ci = |purpose: &Purpose| !matches!(purpose, Purpose::Image | Purpose::Personalise);
+        self.purposes
+            .iter()
+            .any(|purpose| purposes.contains(purpose) || (purposes.contains(&Purpose::Ci) && of_ci(purpose)))
     }
 
     /// The packages that bring it on this distribution; empty where none does.
@@ -190,6 +193,81 @@ pub const NEEDS: &[Need] = &[
         debian: &["systemd"],
         ubuntu: None,
         by_hand: "install systemd",
+    },
+    Need {
+        name: "bubblewrap",
+        why: "the image's tools run apart from this machine",
+        present: || shell::find("bwrap").is_some(),
+        purposes: &[Purpose::Image],
+        debian: &["bubblewrap"],
+        ubuntu: None,
+        by_hand: "install bubblewrap",
+    },
+    Need {
+        name: "apt with Debian's keys",
+        why: "the image is made of Debian's packages",
+        present: || {
+            shell::find("apt-get").is_some()
+                && std::path::Path::new("/usr/share/keyrings/debian-archive-keyring.gpg").is_file()
+        },
+        purposes: &[Purpose::Image],
+        debian: &["apt", "debian-archive-keyring"],
+        ubuntu: None,
+        by_hand: "images are built on Debian or Ubuntu",
+    },
+    Need {
+        name: "newuidmap",
+        why: "users other than root build images with it",
+        present: || shell::find("newuidmap").is_some(),
+        purposes: &[Purpose::Image],
+        debian: &["uidmap"],
+        ubuntu: None,
+        by_hand: "install uidmap",
+    },
+    Need {
+        name: "Python 3",
+        why: "mkosi is written in it",
+        present: || std::path::Path::new("/usr/bin/python3").is_file(),
+        purposes: &[Purpose::Image],
+        debian: &["python3"],
+        ubuntu: None,
+        by_hand: "install Python 3.9 or newer as /usr/bin/python3",
+    },
+    Need {
+        name: "OpenSSL's program",
+        why: "makes the certificate for Secure Boot",
+        present: || shell::find("openssl").is_some(),
+        purposes: &[Purpose::Image, Purpose::Test],
+        debian: &["openssl"],
+        ubuntu: None,
+        by_hand: "install openssl",
+    },
+    Need {
+        name: "zstd",
+        why: "compresses images",
+        present: || shell::find("zstd").is_some(),
+        purposes: &[Purpose::Image],
+        debian: &["zstd"],
+        ubuntu: None,
+        by_hand: "install zstd",
+    },
+    Need {
+        name: "mtools",
+        why: "writes to the EFI system partition of an image without mounting it",
+        present: || shell::find("mcopy").is_some(),
+        purposes: &[Purpose::Image, Purpose::Personalise, Purpose::Test],
+        debian: &["mtools"],
+        ubuntu: None,
+        by_hand: "install mtools",
+    },
+    Need {
+        name: "mkfs.vfat",
+        why: "personal settings are written to an EFI system partition in tests",
+        present: || shell::find("mkfs.vfat").is_some(),
+        purposes: &[Purpose::Test],
+        debian: &["dosfstools"],
+        ubuntu: None,
+        by_hand: "install dosfstools",
     },
 ];
 

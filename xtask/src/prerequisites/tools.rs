@@ -21,6 +21,13 @@ pub struct Tool {
 
 const TOOLS: &[Tool] = &[
     Tool {
+        name: "mkosi",
+        why: "makes images; this version, whatever the machine's own is",
+        purpose: Purpose::Image,
+        present: || shell::tools_directory().join("bin/mkosi").is_file(),
+        install: install_mkosi,
+    },
+    Tool {
         name: "Go 1.26",
         why: "the distribution's Go is older than 1.21 and cannot fetch the version it needs by itself",
         purpose: Purpose::Demo,
@@ -46,7 +53,7 @@ const TOOLS: &[Tool] = &[
 /// The tools that one of the purposes needs and that are not here.
 pub fn missing(purposes: &[Purpose]) -> Vec<&'static Tool> {
     let wanted = |tool: &&Tool| {
-        purposes.contains(&Purpose::Ci)
+        (purposes.contains(&Purpose::Ci) && tool.purpose != Purpose::Image)
             || purposes.contains(&tool.purpose)
             || (tool.purpose == Purpose::Demo && purposes.contains(&Purpose::Test))
     };
@@ -103,6 +110,13 @@ fn install_go() -> Result<()> {
         )?;
     }
     Ok(())
+}
+
+/// mkosi is a program in Python, the same for every machine: its package is unpacked, not installed.
+fn install_mkosi() -> Result<()> {
+    let tools = shell::tools_directory();
+    fs::create_dir_all(&tools)?;
+    shell::run(shell::command("bash").arg("image/fetch-mkosi.sh").arg(&tools))
 }
 
 pub fn has_zigbuild() -> bool {

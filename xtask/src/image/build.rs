@@ -1,0 +1,268 @@
+//! Builds the image: tools, packages, tree, image, checks, outputs.
+//!
+//! In: the recipe in `image/`, a mirror, keys, the node's binary. Out: see [`outputs`](super::outputs). Guarantees: everything of a build that
+//! failed is told with the command that failed; what is in the output directory is of one build.
+
+use super::{
+    Architecture,
+    keys::Keys,
+    lock,
+    mirror::{self, Mirror},
+    outputs::{self, Image},
+    parts::{self, Extras},
+};
+use crate::{files, prerequisites, shell};
+use anyhow::{Context as _, Result, bail};
+use clap::Args;
+use holdfast_protocol::{Digest, document::is_os_version};
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Instant,
+};
+
+#[derive(Args)]
+pub struct Options {
+    /// Architecture of the box [default: that of this machine]
+    #[arg(long)]
+    arch: Option<Architecture>,
+    /// Version of the image, at most 20 characters [default: that of the project]
+    #[arg(long)]
+    version: Option<String>,
+    /// Mirror of Debian's packages [default: that of this machine's apt]
+    #[arg(long, value_name = "URL")]
+    mirror: Option<String>,
+    /// Mirror of Debian's security updates [default: found beside the other]
+    #[arg(long, value_name = "URL")]
+    security_mirror: Option<String>,
+    /// Node binary for this architecture [default: built by cross/build.sh]
+    #[arg(long, value_name = "FILE")]
+    binary: Option<PathBuf>,
+    /// Program that is baked as /usr/bin/k3s
+    #[arg(long, value_name = "FILE")]
+    k3s: Option<PathBuf>,
+    /// Directory with a rendered release that a box starts with before it has seen a hub
+    #[arg(long, value_name = "DIR")]
+    seed: Option<PathBuf>,
+    /// Directory with artifacts to bake, in sha256/HEX
+    #[arg(long, value_name = "DIR")]
+    artifacts: Option<PathBuf>,
+    /// Directory of the builder's keys; missing ones are made [default: target/image/keys]
+    #[arg(long, value_name = "DIR")]
+    keys: Option<PathBuf>,
+    /// Directory for the results [default: target/image/ARCHITECTURE]
+    #[arg(long, value_name = "DIR")]
+    output: Option<PathBuf>,
+    /// For developers: a root shell on the console, and sshd. Never for a box in the field
+    #[arg(long)]
+    debug_variant: bool,
+    /// Pin the packages of today in image/packages.ARCHITECTURE.lock instead of checking them
+    #[arg(long)]
+    update_lock: bool,
+    /// Build twice and fail unless both builds have the same /usr, the same verity data and the same kernel image
+    #[arg(long)]
+    check_reproducible: bool,
+    /// Leave out the compressed image, the list of parts and the signatures
+    #[arg(long)]
+    quick: bool,
+    /// Do not look for or install packages
+    #[arg(long)]
+    no_prerequisites: bool,
+}
+
+pub fn run(options: &Options) -> Result<()> {
+    let begun = Instant::now();
+    let architecture = options.arch.unwrap_or(Architecture::own());
+    let version = options
+        .version
+        .clone()
+        .unwrap_or_else(|| env!("CARGO_PKG_VERSION").to_owned());
+    if !is_os_version(&version) {
+        bail!(
+            "{version:?} cannot be the version of an image: 1 to 20 letters, digits, '.', '-', '~' or '^', beginning with a letter or digit"
+        );
+    }
+    if !options.no_prerequisites {
+        prerequisites::install(&[prerequisites::Purpose::Image], false)?;
+    }
+    let build = Build {
+        architecture,
+        keys: Keys::in_directory(options.keys.as_deref()),
+        mirror: Mirror::choose(options.mirror.as_deref(), options.security_mirror.as_deref())?,
+        work: shell::root().join("target/image"),
+        epoch: epoch()?,
+        debug: options.debug_variant,
+    };
+    build.keys.make_missing()?;
+    let binary = match &options.binary {
+        Some(binary) => shell::root().join(binary),
+        None => node(architecture)?,
+    };
+    step(begun, "the tools that make the image");
+    build.tools()?;
+    step(begun, "the parts of the image");
+    let tree = build.work.join("work").join(architecture.name()).join("parts");
+    parts::assemble(
+        &tree,
+        &binary,
+        &build.keys,
+        &Extras {
+            k3s: options.k3s.as_deref(),
+            seed: options.seed.as_deref(),
+            artifacts: options.artifacts.as_deref(),
+        },
+    )?;
+    step(begun, "the image");
+    let made = build.mkosi(&version, &tree, "build")?;
+    let packages = lock::installed(&made.manifests(), &build.archives())?;
+    let snapshot = mirror::snapshot(&build.packages(), architecture)?;
+    lock::check(
+        architecture,
+        &packages,
+        snapshot,
+        options.update_lock,
+        options.debug_variant,
+    )?;
+    if options.check_reproducible {
+        step(begun, "the image a second time, to compare");
+        let second = build.mkosi(&version, &tree, "build-again")?;
+        outputs::compare(&made, &second)?;
+        fs::remove_dir_all(&second.directory)?;
+    }
+    step(begun, "the results");
+    let output = match &options.output {
+        Some(output) => shell::root().join(output),
+        None => build.work.join(architecture.name()),
+    };
+    outputs::write(&made, &output, &packages, &build.keys, build.epoch, options.quick)?;
+    step(begun, "done");
+    println!("{}", output.display());
+    Ok(())
+}
+
+fn step(begun: Instant, what: &str) {
+    eprintln!("image: [{:>4} s] {what}", begun.elapsed().as_secs());
+}
+
+/// The node's static binary, built where it is missing or old.
+fn node(architecture: Architecture) -> Result<PathBuf> {
+    prerequisites::install(&[prerequisites::Purpose::Cross], false)?;
+    let built = shell::output(
+        shell::command("bash")
+            .arg("cross/build.sh")
+            .arg(architecture.target()),
+    )?;
+    Ok(shell::root().join(built.trim()))
+}
+
+/// The time that everything in the image is of, in seconds since 1970: `SOURCE_DATE_EPOCH`, else that of the commit that is built.
+fn epoch() -> Result<u64> {
+    let text = match env::var("SOURCE_DATE_EPOCH") {
+        Ok(text) => text,
+        Err(_) => shell::output(shell::command("git").args(["log", "-1", "--format=%ct"]))
+            .context("outside of a git checkout, SOURCE_DATE_EPOCH must be set")?,
+    };
+    text.trim()
+        .parse()
+        .with_context(|| format!("SOURCE_DATE_EPOCH is {text:?}: seconds since 1970 are expected"))
+}
+
+struct Build {
+    architecture: Architecture,
+    keys: Keys,
+    mirror: Mirror,
+    work: PathBuf,
+    epoch: u64,
+    debug: bool,
+}
+
+impl Build {
+    fn packages(&self) -> PathBuf {
+        self.work.join("cache/packages").join(self.architecture.name())
+    }
+
+    fn archives(&self) -> PathBuf {
+        self.packages().join("cache/apt/archives")
+    }
+
+    fn tools_tree(&self) -> PathBuf {
+        self.work.join("cache/tools")
+    }
+
+    /// mkosi with what every call of it has.
+    fn command(&self, recipe: &str, packages: &Path) -> Result<Command> {
+        let workspace = self.work.join("work/mkosi");
+        fs::create_dir_all(&workspace)?;
+        fs::create_dir_all(packages)?;
+        let mut command = shell::command("mkosi");
+        command
+            .arg("--directory")
+            .arg(shell::root().join("image").join(recipe))
+            .arg("--package-manager-tree")
+            .arg(self.mirror.write_tree(&self.work.join("work/apt"))?)
+            .arg("--package-cache-dir")
+            .arg(packages)
+            .arg("--workspace-dir")
+            .arg(workspace)
+            .arg("--force");
+        Ok(command)
+    }
+
+    /// The tree of tools, made where there is none of this recipe.
+    fn tools(&self) -> Result<()> {
+        let mark = self.work.join("cache/tools.recipe");
+        let recipe = Digest::of(files::read("image/tools/mkosi.conf")?.as_bytes()).hex();
+        if fs::read_to_string(&mark).is_ok_and(|made| made == recipe) && self.tools_tree().is_dir() {
+            return Ok(());
+        }
+        let packages = self.work.join("cache/packages/tools");
+        shell::run(
+            self.command("tools", &packages)?
+                .arg("--output-dir")
+                .arg(self.work.join("cache"))
+                .arg("build"),
+        )?;
+        fs::write(mark, recipe)?;
+        Ok(())
+    }
+
+    /// Makes the image below `work/<architecture>/<name>`.
+    fn mkosi(&self, version: &str, tree: &Path, name: &str) -> Result<Image> {
+        let directory = self.work.join("work").join(self.architecture.name()).join(name);
+        if directory.exists() {
+            fs::remove_dir_all(&directory)?;
+        }
+        fs::create_dir_all(&directory)?;
+        let mut command = self.command("recipe", &self.packages())?;
+        command
+            .arg("--tools-tree")
+            .arg(self.tools_tree())
+            .arg("--output-dir")
+            .arg(&directory)
+            .args([
+                "--architecture",
+                self.architecture.mkosi(),
+                "--image-version",
+                version,
+            ])
+            .arg("--source-date-epoch")
+            .arg(self.epoch.to_string())
+            .arg("--extra-tree")
+            .arg(tree)
+            .args(["--secure-boot", "yes", "--secure-boot-auto-enroll", "yes"])
+            .arg("--secure-boot-key")
+            .arg(self.keys.secure_boot_key())
+            .arg("--secure-boot-certificate")
+            .arg(self.keys.secure_boot_certificate());
+        if self.debug {
+            command.args(["--profile", "debug"]);
+        }
+        shell::run(command.arg("build"))?;
+        Ok(Image {
+            directory,
+            version: version.to_owned(),
+            architecture: self.architecture,
+        })
+    }
+}

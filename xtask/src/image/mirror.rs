@@ -1,0 +1,160 @@
+//! Where packages come from: the mirror that this machine's own apt uses, unless another is given.
+//!
+//! In: apt's list of indexes, or addresses. Out: a tree of apt's configuration for mkosi. Guarantees: no address stands in the recipe;
+//! packages are verified with Debian's keys whatever the mirror.
+
+use super::Architecture;
+use crate::shell;
+use anyhow::{Context as _, Result, bail};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// The release of Debian that images are made from.
+pub const RELEASE: &str = "trixie";
+const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+
+/// Addresses of Debian's packages and of its security updates.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mirror {
+    pub packages: String,
+    pub security: String,
+}
+
+impl Mirror {
+    /// The mirror given, else that of this machine's apt.
+    pub fn choose(packages: Option<&str>, security: Option<&str>) -> Result<Self> {
+        if let Some(packages) = packages {
+            let security = match security {
+                Some(security) => security.to_owned(),
+                None => security_of(packages).with_context(|| {
+                    format!("{packages} does not show where its security updates are: say so with --security-mirror")
+                })?,
+            };
+            return Ok(Self {
+                packages: packages.trim_end_matches('/').to_owned(),
+                security: security.trim_end_matches('/').to_owned(),
+            });
+        }
+        let indexes = shell::output(shell::command("apt-get").args([
+            "indextargets",
+            "--format",
+            "$(REPO_URI) $(RELEASE) $(ORIGIN)",
+            "Created-By: Packages",
+        ]))?;
+        let mut found = from_indexes(&indexes)
+            .context("apt on this machine uses no mirror of Debian: give one with --mirror")?;
+        if let Some(security) = security {
+            found.security = security.trim_end_matches('/').to_owned();
+        }
+        Ok(found)
+    }
+
+    /// apt's source entries for `suites` of the release, in deb822 form.
+    fn sources(&self) -> String {
+        format!(
+            "Types: deb\nURIs: {}\nSuites: {RELEASE} {RELEASE}-updates\nComponents: main\nSigned-By: {KEYRING}\n\n\
+             Types: deb\nURIs: {}\nSuites: {RELEASE}-security\nComponents: main\nSigned-By: {KEYRING}\n",
+            self.packages, self.security
+        )
+    }
+
+    /// Writes apt's configuration to `directory`, for `mkosi --package-manager-tree`.
+    pub fn write_tree(&self, directory: &Path) -> Result<PathBuf> {
+        let sources = directory.join("etc/apt/sources.list.d");
+        let settings = directory.join("etc/apt/apt.conf.d");
+        fs::create_dir_all(&sources)?;
+        fs::create_dir_all(&settings)?;
+        // The name that mkosi gives its own list: where it is there, mkosi adds none, and with it no address of its own.
+        fs::write(sources.join("mkosi.sources"), self.sources())?;
+        fs::write(
+            settings.join("10-holdfast.conf"),
+            "Acquire::Languages \"none\";\nAcquire::Retries \"3\";\n",
+        )?;
+        Ok(directory.to_owned())
+    }
+}
+
+/// `…/debian` and `…/debian/20260101T000000Z` have their security updates beside them.
+fn security_of(packages: &str) -> Option<String> {
+    let mut parts: Vec<&str> = packages.trim_end_matches('/').split('/').collect();
+    let name = parts.iter_mut().rev().find(|part| **part == "debian")?;
+    *name = "debian-security";
+    Some(parts.join("/"))
+}
+
+/// The first address of a release of Debian, and that of its security updates.
+fn from_indexes(indexes: &str) -> Option<Mirror> {
+    let rows: Vec<(&str, &str)> = indexes
+        .lines()
+        .filter_map(|line| {
+            let mut words = line.split(' ');
+            let (address, suite) = (words.next()?, words.next()?);
+            (words.next() == Some("Debian")).then_some((address.trim_end_matches('/'), suite))
+        })
+        .collect();
+    let packages = rows.iter().find(|(_, suite)| !suite.contains('-'))?.0.to_owned();
+    let security = rows
+        .iter()
+        .find(|(_, suite)| suite.ends_with("-security"))
+        .map(|(address, _)| (*address).to_owned())
+        .or_else(|| security_of(&packages))?;
+    Some(Mirror { packages, security })
+}
+
+/// The newest date of the signed package lists that a build used, as seconds since 1970: the snapshot that it is of.
+pub fn snapshot(package_cache: &Path, architecture: Architecture) -> Result<u64> {
+    let lists = package_cache.join("lib/apt/lists");
+    let mut newest = 0;
+    let entries = fs::read_dir(&lists).with_context(|| format!("cannot list {}", lists.display()))?;
+    for entry in entries {
+        let path = entry?.path();
+        if !path.to_string_lossy().ends_with("_InRelease") {
+            continue;
+        }
+        let text = fs::read_to_string(&path)?;
+        let Some(date) = text.lines().find_map(|line| line.strip_prefix("Date: ")) else {
+            continue;
+        };
+        let seconds = shell::output(shell::command("date").args(["-u", "+%s", "-d", date]))?;
+        newest = newest.max(seconds.trim().parse()?);
+    }
+    if newest == 0 {
+        bail!(
+            "no package list in {} for {}",
+            lists.display(),
+            architecture.debian()
+        );
+    }
+    Ok(newest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_mirror_is_that_of_this_machines_apt() {
+        let indexes = "http://mirror.example/debian/ bookworm Debian\n\
+                       http://mirror.example/debian-security/ bookworm-security Debian\n\
+                       http://other.example/nodesource/ nodistro NodeSource\n";
+        let mirror = from_indexes(indexes).unwrap();
+        assert_eq!(mirror.packages, "http://mirror.example/debian");
+        assert_eq!(mirror.security, "http://mirror.example/debian-security");
+    }
+
+    #[test]
+    fn another_distributions_mirror_is_not_taken() {
+        assert_eq!(from_indexes("http://mirror.example/ubuntu/ noble Ubuntu\n"), None);
+    }
+
+    #[test]
+    fn a_snapshot_has_its_security_updates_beside_it() {
+        assert_eq!(
+            security_of("http://mirror.example/archive/debian/20260101T000000Z/").as_deref(),
+            Some("http://mirror.example/archive/debian-security/20260101T000000Z")
+        );
+        assert_eq!(security_of("http://mirror.example/packages"), None);
+    }
+}

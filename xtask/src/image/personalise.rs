@@ -1,0 +1,202 @@
+//! `cargo xtask image personalise`: makes a finished image that of one box.
+//!
+//! In: an image (raw), host name, network, wireless network, enrolment token. Out: the same image with `holdfast/personal.toml` and
+//! `holdfast/token` on its EFI system partition. Guarantees: nothing is written unless every value is one that the box takes; what is not
+//! named stays as it was.
+
+use crate::{prerequisites, shell};
+use anyhow::{Context as _, Result, anyhow, bail};
+use clap::Args;
+use holdfast_protocol::{Problem, personal, token::EnrolmentToken};
+use std::{
+    fs::{self, File},
+    io::{Read as _, Seek as _, SeekFrom, Write as _},
+    path::{Path, PathBuf},
+};
+
+/// Type of an EFI system partition (UEFI specification, 5.3.3), as its bytes stand in the table.
+const ESP: [u8; 16] = [
+    0x28, 0x73, 0x2a, 0xc1, 0x1f, 0xf8, 0xd2, 0x11, 0xba, 0x4b, 0x00, 0xa0, 0xc9, 0x3e, 0xc9, 0x3b,
+];
+/// Sector size of an image.
+const SECTOR: u64 = 512;
+
+#[derive(Args)]
+pub struct Options {
+    /// The image: a raw file, not a compressed one
+    image: PathBuf,
+    /// File with the enrolment token of this box
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// Host name, and name of the Kubernetes node
+    #[arg(long, value_name = "NAME")]
+    hostname: Option<String>,
+    /// Fixed address with the length of its network, such as 192.0.2.17/24
+    #[arg(long, value_name = "ADDRESS/LENGTH")]
+    static_ip: Option<String>,
+    /// Router, where the address is fixed
+    #[arg(long, value_name = "ADDRESS", requires = "static_ip")]
+    gateway: Option<String>,
+    /// Name server, where the address is fixed; may be given more than once
+    #[arg(long, value_name = "ADDRESS", requires = "static_ip")]
+    dns: Vec<String>,
+    /// Interface that has the fixed address [default: every wired one]
+    #[arg(long, value_name = "NAME", requires = "static_ip")]
+    interface: Option<String>,
+    /// Name of a wireless network
+    #[arg(long, value_name = "NAME")]
+    wifi: Option<String>,
+    /// File with the passphrase of the wireless network
+    #[arg(long, value_name = "FILE", requires = "wifi")]
+    wifi_passphrase_file: Option<PathBuf>,
+    /// Country whose radio rules hold, such as DE
+    #[arg(long, value_name = "COUNTRY", requires = "wifi")]
+    wifi_country: Option<String>,
+}
+
+pub fn run(options: &Options) -> Result<()> {
+    let settings = settings(options)?;
+    let token = options.token_file.as_deref().map(token).transpose()?;
+    if settings == personal::Personal::default() && token.is_none() {
+        bail!("nothing to write: name --hostname, --static-ip, --wifi or --token-file");
+    }
+    prerequisites::install(&[prerequisites::Purpose::Personalise], false)?;
+    let image = shell::root().join(&options.image);
+    let esp = Esp::of(&image)?;
+    esp.make_directory("holdfast")?;
+    if settings != personal::Personal::default() {
+        esp.write(personal::FILE, settings.to_toml().as_bytes())?;
+    }
+    if let Some(token) = token {
+        esp.write(personal::TOKEN_FILE, token.as_bytes())?;
+    }
+    Ok(())
+}
+
+fn refused(problem: &Problem) -> anyhow::Error {
+    anyhow!("{}; {}", problem.message, problem.action)
+}
+
+/// What the options say, checked as the box checks it.
+fn settings(options: &Options) -> Result<personal::Personal> {
+    let mut settings = personal::Personal::default();
+    if let Some(name) = &options.hostname {
+        settings.hostname = Some(personal::hostname(name).map_err(|problem| refused(&problem))?);
+    }
+    if let Some(address) = &options.static_ip {
+        let dns: Vec<&str> = options.dns.iter().map(String::as_str).collect();
+        settings.network = Some(
+            personal::network(
+                options.interface.as_deref(),
+                address,
+                options.gateway.as_deref(),
+                &dns,
+            )
+            .map_err(|problem| refused(&problem))?,
+        );
+    }
+    if let Some(ssid) = &options.wifi {
+        let passphrase = options.wifi_passphrase_file.as_deref().map(line).transpose()?;
+        settings.wifi = Some(
+            personal::wifi(ssid, passphrase.as_deref(), options.wifi_country.as_deref())
+                .map_err(|problem| refused(&problem))?,
+        );
+    }
+    Ok(settings)
+}
+
+/// A file's only line.
+fn line(path: &Path) -> Result<String> {
+    let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    Ok(text.trim_end_matches(['\r', '\n']).to_owned())
+}
+
+/// The token, if it is one.
+fn token(path: &Path) -> Result<String> {
+    let text = line(path)?;
+    text.parse::<EnrolmentToken>()
+        .map_err(|error| anyhow!("{} holds no enrolment token: {error}", path.display()))?;
+    Ok(text)
+}
+
+/// The EFI system partition inside an image.
+struct Esp {
+    /// As mtools names it: file and offset.
+    drive: String,
+}
+
+impl Esp {
+    fn of(image: &Path) -> Result<Self> {
+        let offset =
+            esp_offset(image).with_context(|| format!("{} is no image of a box", image.display()))?;
+        Ok(Self {
+            drive: format!("{}@@{offset}", image.display()),
+        })
+    }
+
+    fn make_directory(&self, path: &str) -> Result<()> {
+        let there = shell::command("mdir")
+            .args(["-i", &self.drive, "-b"])
+            .arg(format!("::/{path}"))
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null())
+            .status()?;
+        if there.success() {
+            return Ok(());
+        }
+        shell::run(
+            shell::command("mmd")
+                .args(["-i", &self.drive])
+                .arg(format!("::/{path}")),
+        )
+    }
+
+    fn write(&self, path: &str, content: &[u8]) -> Result<()> {
+        // By a file of its own, for mtools reads no pipes; it holds secrets.
+        let mut file = tempfile::NamedTempFile::new()?;
+        file.write_all(content)?;
+        file.flush()?;
+        shell::run(
+            shell::command("mcopy")
+                .args(["-o", "-i", &self.drive])
+                .arg(file.path())
+                .arg(format!("::/{path}")),
+        )
+    }
+}
+
+/// Where the EFI system partition begins in an image, in bytes, by the image's GPT (UEFI specification, 5.3).
+fn esp_offset(image: &Path) -> Result<u64> {
+    let mut file = File::open(image)?;
+    let mut header = [0; 92];
+    file.seek(SeekFrom::Start(SECTOR))?;
+    file.read_exact(&mut header)
+        .context("it is too short for a partition table")?;
+    if &header[..8] != b"EFI PART" {
+        bail!("it has no partition table (is it still compressed?)");
+    }
+    let table = u64_at(&header, 72)? * SECTOR;
+    let (count, size) = (u32_at(&header, 80)?, u32_at(&header, 84)?);
+    if !(128..=4096).contains(&size) {
+        bail!("its partition table has entries of {size} bytes");
+    }
+    for entry in 0..count.min(256) {
+        let mut bytes = [0; 128];
+        file.seek(SeekFrom::Start(table + u64::from(entry) * u64::from(size)))?;
+        file.read_exact(&mut bytes)?;
+        if bytes[..16] == ESP {
+            return Ok(u64_at(&bytes, 32)? * SECTOR);
+        }
+    }
+    bail!("it has no EFI system partition")
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> Result<u64> {
+    let field = bytes.get(at..at + 8).context("a field beyond the end")?;
+    Ok(u64::from_le_bytes(field.try_into()?))
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> Result<u32> {
+    let field = bytes.get(at..at + 4).context("a field beyond the end")?;
+    Ok(u32::from_le_bytes(field.try_into()?))
+}
