@@ -25,6 +25,8 @@ pub enum Purpose {
     Cross,
     /// `cargo xtask image`
     Image,
+    /// `cargo xtask test --image`
+    ImageTest,
     /// `cargo xtask image personalise`
     Personalise,
     /// `.ci/run`: all but what images need

@@ -1,5 +1,7 @@
 //! `cargo xtask test`: everything a test needs is installed and built first, then all tests of the workspace run.
 
+mod image;
+
 use crate::{cluster, prerequisites, shell};
 use anyhow::Result;
 use clap::Args;
@@ -9,12 +11,18 @@ pub struct Options {
     /// Do not look for or install packages
     #[arg(long)]
     no_prerequisites: bool,
+    /// Boot the operating system image in QEMU instead, in software emulation; builds the images it needs
+    #[arg(long, value_enum, value_name = "SCOPE", num_args = 0..=1, require_equals = true, default_missing_value = "short")]
+    image: Option<image::Scope>,
     /// Passed on to `cargo test --workspace`, e.g. `-p holdfast-e2e -- a_token`
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGUMENTS")]
     cargo: Vec<String>,
 }
 
 pub fn run(options: &Options) -> Result<()> {
+    if let Some(scope) = options.image {
+        return image::run(scope, options.no_prerequisites, &options.cargo);
+    }
     if !options.no_prerequisites {
         prerequisites::install(&[prerequisites::Purpose::Test], false)?;
     }

@@ -54,6 +54,12 @@ pub struct Options {
     /// Directory for the results [default: target/image/ARCHITECTURE]
     #[arg(long, value_name = "DIR")]
     output: Option<PathBuf>,
+    /// Directory that is copied over the root of the image
+    #[arg(long, value_name = "DIR")]
+    extra_tree: Option<PathBuf>,
+    /// Argument of the kernel beside those of the recipe; may be given more than once
+    #[arg(long, value_name = "ARGUMENT", allow_hyphen_values = true)]
+    kernel_argument: Vec<String>,
     /// For developers: a root shell on the console, and sshd. Never for a box in the field
     #[arg(long)]
     debug_variant: bool,
@@ -93,6 +99,8 @@ pub fn run(options: &Options) -> Result<()> {
         work: shell::root().join("target/image"),
         epoch: epoch()?,
         debug: options.debug_variant,
+        extra_tree: options.extra_tree.as_ref().map(|tree| shell::root().join(tree)),
+        kernel_arguments: options.kernel_argument.clone(),
     };
     build.keys.make_missing()?;
     let binary = match &options.binary {
@@ -175,6 +183,8 @@ struct Build {
     work: PathBuf,
     epoch: u64,
     debug: bool,
+    extra_tree: Option<PathBuf>,
+    kernel_arguments: Vec<String>,
 }
 
 impl Build {
@@ -255,6 +265,12 @@ impl Build {
             .arg(self.keys.secure_boot_key())
             .arg("--secure-boot-certificate")
             .arg(self.keys.secure_boot_certificate());
+        if let Some(tree) = &self.extra_tree {
+            command.arg("--extra-tree").arg(tree);
+        }
+        for argument in &self.kernel_arguments {
+            command.arg("--kernel-command-line").arg(argument);
+        }
         if self.debug {
             command.args(["--profile", "debug"]);
         }

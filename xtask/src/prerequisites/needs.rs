@@ -22,7 +22,12 @@ pub struct Need {
 impl Need {
     /// Whether one of the purposes needs it.
     pub fn serves(&self, purposes: &[Purpose]) -> bool {
-        let of_ci = |purpose: &Purpose| !matches!(purpose, Purpose::Image | Purpose::Personalise);
+        let of_ci = |purpose: &Purpose| {
+            !matches!(
+                purpose,
+                Purpose::Image | Purpose::ImageTest | Purpose::Personalise
+            )
+        };
         self.purposes
             .iter()
             .any(|purpose| purposes.contains(purpose) || (purposes.contains(&Purpose::Ci) && of_ci(purpose)))
@@ -255,10 +260,51 @@ pub const NEEDS: &[Need] = &[
         name: "mtools",
         why: "writes to the EFI system partition of an image without mounting it",
         present: || shell::find("mcopy").is_some(),
-        purposes: &[Purpose::Image, Purpose::Personalise, Purpose::Test],
+        purposes: &[
+            Purpose::Image,
+            Purpose::ImageTest,
+            Purpose::Personalise,
+            Purpose::Test,
+        ],
         debian: &["mtools"],
         ubuntu: None,
         by_hand: "install mtools",
+    },
+    Need {
+        name: "QEMU for 64-bit PCs, with its disk tools",
+        why: "images are booted in it",
+        present: || shell::find("qemu-system-x86_64").is_some() && shell::find("qemu-io").is_some(),
+        purposes: &[Purpose::ImageTest],
+        debian: &["qemu-system-x86", "qemu-utils"],
+        ubuntu: None,
+        by_hand: "install qemu-system-x86_64, qemu-img and qemu-io, version 7.2 or newer: https://www.qemu.org/download",
+    },
+    Need {
+        name: "UEFI firmware for virtual PCs",
+        why: "images are booted by it",
+        present: || std::path::Path::new("/usr/share/OVMF/OVMF_CODE_4M.fd").is_file(),
+        purposes: &[Purpose::ImageTest],
+        debian: &["ovmf"],
+        ubuntu: None,
+        by_hand: "install OVMF as /usr/share/OVMF/OVMF_CODE_4M.fd, OVMF_CODE_4M.secboot.fd and OVMF_VARS_4M.fd",
+    },
+    Need {
+        name: "QEMU for 64-bit Arm",
+        why: "images are booted in it",
+        present: || shell::find("qemu-system-aarch64").is_some(),
+        purposes: &[Purpose::ImageTest],
+        debian: &["qemu-system-arm"],
+        ubuntu: None,
+        by_hand: "install qemu-system-aarch64, version 7.2 or newer: https://www.qemu.org/download",
+    },
+    Need {
+        name: "UEFI firmware for virtual 64-bit Arm machines",
+        why: "images are booted by it",
+        present: || std::path::Path::new("/usr/share/AAVMF/AAVMF_CODE.fd").is_file(),
+        purposes: &[Purpose::ImageTest],
+        debian: &["qemu-efi-aarch64"],
+        ubuntu: None,
+        by_hand: "install AAVMF as /usr/share/AAVMF/AAVMF_CODE.fd and AAVMF_VARS.fd",
     },
     Need {
         name: "mkfs.vfat",

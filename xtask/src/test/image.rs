@@ -1,0 +1,133 @@
+//! `cargo xtask test --image`: images are built for the scenarios, then booted in QEMU.
+//!
+//! In: what `cargo xtask image` needs. Out: `target/image-tests/images/<variant>/<architecture>/`, and the scenarios' logs beside it. The
+//! variants are of one recipe: each is another version, and the bad ones hold one file or one kernel argument more.
+
+use crate::{cluster, prerequisites, shell};
+use anyhow::{Context as _, Result};
+use clap::ValueEnum;
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+/// Which scenarios.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Scope {
+    /// First boot, boots without a link, one update
+    Short,
+    /// All: updates that fail, power cuts, Secure Boot, damage, the other architecture
+    Full,
+}
+
+/// One image that scenarios boot or update to.
+struct Variant {
+    name: &'static str,
+    version: &'static str,
+    /// A file that it holds beside what every image holds, and its content.
+    extra: Option<(&'static str, &'static str)>,
+    kernel_argument: Option<&'static str>,
+    scope: Scope,
+}
+
+const VARIANTS: &[Variant] = &[
+    Variant {
+        name: "one",
+        version: "1",
+        extra: None,
+        kernel_argument: None,
+        scope: Scope::Short,
+    },
+    Variant {
+        name: "two",
+        version: "2",
+        extra: None,
+        kernel_argument: None,
+        scope: Scope::Short,
+    },
+    Variant {
+        name: "unhealthy",
+        version: "3",
+        // The node itself does not start, whatever else does.
+        extra: Some((
+            "usr/lib/systemd/system/holdfast.service.d/90-unhealthy.conf",
+            "[Service]\nExecStart=\nExecStart=/bin/false\n",
+        )),
+        kernel_argument: None,
+        scope: Scope::Full,
+    },
+    Variant {
+        name: "panic",
+        version: "4",
+        extra: None,
+        // Neither an initrd's program nor a root file system: the kernel gives up.
+        kernel_argument: Some("rdinit=/nonexistent"),
+        scope: Scope::Full,
+    },
+];
+
+/// Builds what is missing or old, and runs the scenarios. `arguments` go to the tests: names to choose among them.
+pub fn run(scope: Scope, no_prerequisites: bool, arguments: &[String]) -> Result<()> {
+    if !no_prerequisites {
+        prerequisites::install(
+            &[prerequisites::Purpose::Image, prerequisites::Purpose::ImageTest],
+            false,
+        )?;
+    }
+    let k3s = cluster::choose()?;
+    let directory = shell::target_directory().join("image-tests");
+    let images = match env::var_os("HOLDFAST_IMAGES") {
+        Some(given) => PathBuf::from(given),
+        None => build(scope, &directory, &k3s)?,
+    };
+    shell::run(shell::cargo().args(["build", "--locked", "--workspace", "--bins"]))?;
+    let mut tests = shell::cargo();
+    tests
+        .args(["test", "--locked", "--workspace", "--test", "image_boot"])
+        .env("HOLDFAST_IMAGES", images)
+        .env("HOLDFAST_BIN_DIR", shell::target_directory().join("debug"))
+        .env_remove("RUST_BACKTRACE");
+    if scope == Scope::Full {
+        tests.args(["--test", "image_updates", "--test", "image_hardware"]);
+    }
+    // They take minutes each: what they say of it is shown as it comes.
+    shell::run(tests.args(["--", "--nocapture"]).args(arguments))
+}
+
+fn build(scope: Scope, directory: &Path, k3s: &Path) -> Result<PathBuf> {
+    let images = directory.join("images");
+    for variant in VARIANTS {
+        if variant.scope == Scope::Full && scope == Scope::Short {
+            continue;
+        }
+        let mut command: Command = shell::command(env::current_exe().context("where this program is")?);
+        command
+            .args([
+                "image",
+                "--arch",
+                "x86_64",
+                "--quick",
+                "--version",
+                variant.version,
+            ])
+            .arg("--k3s")
+            .arg(k3s)
+            .arg("--keys")
+            .arg(directory.join("keys"))
+            .arg("--output")
+            .arg(images.join(variant.name).join("x86_64"));
+        if let Some((path, content)) = variant.extra {
+            let tree = directory.join("extra").join(variant.name);
+            let file = tree.join(path);
+            fs::create_dir_all(file.parent().unwrap_or(&tree))?;
+            fs::write(&file, content)?;
+            command.arg("--extra-tree").arg(tree);
+        }
+        if let Some(argument) = variant.kernel_argument {
+            command.arg("--kernel-argument").arg(argument);
+        }
+        shell::run(&mut command)?;
+    }
+    Ok(images)
+}
