@@ -4,6 +4,7 @@
 //! - [`os`]: images of the operating system become part of a release.
 //! - [`variables`] and [`template`]: values that differ between nodes are declared, given, checked and filled in.
 //! - [`render`]: the content of a release becomes that of one node.
+//! - [`seed`]: a release becomes part of an image.
 //! - [`selector`]: which nodes are meant.
 //!
 //! Used by the command line that makes releases, by the hub that renders them, and by `holdfast plan`: all three say the same.
@@ -12,6 +13,7 @@ pub mod codes;
 pub mod directory;
 pub mod os;
 pub mod render;
+pub mod seed;
 pub mod selector;
 pub mod template;
 pub mod variables;

@@ -5,6 +5,7 @@
 //! Guarantees: nothing of the payload is parsed before enough trusted keys were seen to have signed it; an older document
 //! never passes; another document under the same generation never passes and raises an alarm.
 
+pub mod seed;
 #[cfg(test)]
 mod tests;
 
@@ -104,7 +105,11 @@ pub fn admit(
     node: &NodeId,
     highest: Option<Highest>,
 ) -> Result<Admission, Box<Rejection>> {
-    let document = readmit(bytes, trust, node)?;
+    in_order(readmit(bytes, trust, node)?, highest)
+}
+
+/// Whether a document comes after all that were accepted before.
+fn in_order(document: VerifiedDocument, highest: Option<Highest>) -> Result<Admission, Box<Rejection>> {
     let generation = document.generation();
     let Some(highest) = highest else {
         return Ok(Admission::Accept(document));
@@ -159,6 +164,16 @@ struct SchemaOnly {
 ///
 /// So a row that someone altered in the database has no effect, and neither has one whose key is trusted no more.
 pub fn readmit(bytes: &[u8], trust: &TrustPolicy, node: &NodeId) -> Result<VerifiedDocument, Box<Rejection>> {
+    open(bytes, DESIRED_STATE_TYPE, trust, node)
+}
+
+/// All checks of one document, of a payload type: those of [`readmit`].
+fn open(
+    bytes: &[u8],
+    payload_type: &str,
+    trust: &TrustPolicy,
+    node: &NodeId,
+) -> Result<VerifiedDocument, Box<Rejection>> {
     let reject = |code: &'static str, message: String, action: &str| Rejection {
         problem: Problem::new(code, message, action),
         generation: None,
@@ -185,14 +200,14 @@ pub fn readmit(bytes: &[u8], trust: &TrustPolicy, node: &NodeId) -> Result<Verif
         ..reject(code, message, action)
     };
 
-    if envelope.payload_type != DESIRED_STATE_TYPE {
+    if envelope.payload_type != payload_type {
         let named: String = envelope.payload_type.chars().take(120).collect();
         return Err(Box::new(
             if envelope.payload_type.starts_with(DESIRED_STATE_FAMILY) {
                 reject(
                     codes::SCHEMA_UNSUPPORTED,
                     format!(
-                        "payload type {named:?} is of another major version; this build reads {DESIRED_STATE_TYPE:?}"
+                        "payload type {named:?} is of another major version; this build reads {payload_type:?}"
                     ),
                     "update holdfast on the node before the hub speaks the new version to it",
                     false,
@@ -200,7 +215,7 @@ pub fn readmit(bytes: &[u8], trust: &TrustPolicy, node: &NodeId) -> Result<Verif
             } else {
                 reject(
                     codes::PAYLOAD_TYPE_UNKNOWN,
-                    format!("payload type {named:?} is no desired state ({DESIRED_STATE_TYPE:?})"),
+                    format!("payload type {named:?} is no desired state ({payload_type:?})"),
                     "check what publishes to the node's desired topic",
                     false,
                 )
@@ -252,7 +267,12 @@ pub fn readmit(bytes: &[u8], trust: &TrustPolicy, node: &NodeId) -> Result<Verif
             )
         }));
     }
-    state.validate().map_err(|error| Rejection {
+    let valid = if payload_type == seed::SEED_TYPE {
+        seed::validate(&state)
+    } else {
+        state.validate()
+    };
+    valid.map_err(|error| Rejection {
         generation,
         ..reject(
             codes::DOCUMENT_INVALID,
