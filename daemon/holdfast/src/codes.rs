@@ -36,6 +36,24 @@ pub const KUBERNETES_ARTIFACT: &str = "kubernetes-artifact";
 pub const KUBERNETES_VERSION_UNKNOWN: &str = "kubernetes-version-unknown";
 /// systemd does not do with the unit of k3s what it is asked to.
 pub const KUBERNETES_SYSTEMD: &str = "kubernetes-systemd";
+/// The box runs no image of Holdfast, or not from two slots.
+pub const OS_NO_IMAGE: &str = "os-no-image";
+/// The keys that images are signed with cannot be read.
+pub const OS_KEYS_UNREADABLE: &str = "os-keys-unreadable";
+/// The image is for another processor.
+pub const OS_WRONG_ARCHITECTURE: &str = "os-wrong-architecture";
+/// The image is larger than the slot.
+pub const OS_SLOT_TOO_SMALL: &str = "os-slot-too-small";
+/// The EFI system partition has no room for the kernel image.
+pub const OS_ESP_FULL: &str = "os-esp-full";
+/// The image was tried before and did not come up.
+pub const OS_VERSION_BAD: &str = "os-version-bad";
+/// The image of the other slot cannot be booted.
+pub const OS_NO_WAY_BACK: &str = "os-no-way-back";
+/// The disk does not take the image, or gives back another.
+pub const OS_DISK_FAILED: &str = "os-disk-failed";
+/// systemd does not restart the machine.
+pub const OS_REBOOT_FAILED: &str = "os-reboot-failed";
 /// The broker cannot be reached.
 pub const BROKER_UNREACHABLE: &str = "broker-unreachable";
 /// The broker refused the session.

@@ -91,12 +91,25 @@ pub const RESET: &[&str] = &[
     "reset-done",
 ];
 
+/// Names of the places at which an image of the operating system gets into its slot and becomes the next to boot.
+pub const SLOTS: &[&str] = &[
+    "os-old-uki-gone",
+    "os-slot-disowned",
+    "os-slot-part",
+    "os-slot-verified",
+    "os-slot-given",
+    "os-uki-written",
+    "os-other-armed",
+];
+
 /// Ends the process if this is the place.
 pub fn reach(name: &str) {
     #[cfg(any(debug_assertions, feature = "failpoints"))]
     {
         debug_assert!(
-            [ALL, SWITCH, BOOTS, RESET].iter().any(|list| list.contains(&name)),
+            [ALL, SWITCH, BOOTS, RESET, OS, SLOTS]
+                .iter()
+                .any(|list| list.contains(&name)),
             "{name} is not in the list of failpoints"
         );
         if std::env::var_os("HOLDFAST_FAILPOINT").is_some_and(|wanted| wanted == name) {

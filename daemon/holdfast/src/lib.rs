@@ -32,6 +32,7 @@ pub mod kubernetes;
 pub mod machine;
 pub mod node;
 pub mod observe;
+pub mod os;
 pub mod pace;
 pub mod preflight;
 pub mod probe;

@@ -196,6 +196,30 @@ pub struct Client {
     pub limit: Duration,
 }
 
+/// Part of a content that is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span {
+    /// Its first byte.
+    pub from: u64,
+    /// The byte after its last one; to the end of the content where absent.
+    pub to: Option<u64>,
+}
+
+impl Span {
+    /// From this byte to the end.
+    pub const fn from(from: u64) -> Self {
+        Self { from, to: None }
+    }
+
+    /// As HTTP writes it.
+    fn header(self) -> String {
+        match self.to {
+            Some(to) => format!("bytes={}-{}", self.from, to.saturating_sub(1)),
+            None => format!("bytes={}-", self.from),
+        }
+    }
+}
+
 /// The head of an answer, and the body to come.
 pub struct Answer {
     /// Status.
@@ -217,17 +241,17 @@ impl Answer {
 }
 
 impl Client {
-    /// Asks for what is at `address` from byte `offset` on, and follows redirects. The authorization goes to the first host only.
+    /// Asks for what is at `address`, or for a part of it, and follows redirects. The authorization goes to the first host only.
     pub async fn get(
         &self,
         address: &Address,
-        offset: Option<u64>,
+        span: Option<Span>,
         authorization: Option<&str>,
     ) -> Result<Answer, String> {
         let mut here = address.clone();
         for _ in 0..=MAX_REDIRECTS {
             let authorization = authorization.filter(|_| here.same_host(address));
-            let answer = self.once(&here, offset, authorization).await?;
+            let answer = self.once(&here, span, authorization).await?;
             if !matches!(answer.status.as_u16(), 301 | 302 | 303 | 307 | 308) {
                 return Ok(answer);
             }
@@ -244,7 +268,7 @@ impl Client {
     async fn once(
         &self,
         address: &Address,
-        offset: Option<u64>,
+        span: Option<Span>,
         authorization: Option<&str>,
     ) -> Result<Answer, String> {
         let stream = self
@@ -268,8 +292,8 @@ impl Client {
             )
             .header(header::ACCEPT, ACCEPT)
             .header(header::ACCEPT_ENCODING, "identity");
-        if let Some(offset) = offset {
-            request = request.header(header::RANGE, format!("bytes={offset}-"));
+        if let Some(span) = span {
+            request = request.header(header::RANGE, span.header());
         }
         if let Some(authorization) = authorization {
             let mut value = HeaderValue::from_str(authorization).map_err(|_| {

@@ -11,6 +11,7 @@
 mod bandwidth;
 mod http;
 mod oci;
+pub mod ranges;
 pub mod registry;
 mod source;
 mod transfer;

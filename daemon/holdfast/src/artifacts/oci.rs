@@ -5,7 +5,7 @@
 //! Distribution speak them. Credentials go to the registry, or to the token service that the registry itself names over TLS.
 
 use super::{
-    http::{Address, Answer, Client},
+    http::{Address, Answer, Client, Span},
     registry::Access,
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
@@ -51,22 +51,15 @@ impl Repository {
     }
 }
 
-/// Asks for a blob from byte `offset` on, with credentials where the registry wants some.
+/// Asks for a part of a blob, with credentials where the registry wants some.
 pub async fn get(
     client: &Client,
     access: &Access,
     repository: &Repository,
     digest: Digest,
-    offset: u64,
+    span: Span,
 ) -> Result<Answer, String> {
-    ask(
-        client,
-        access,
-        repository,
-        &format!("blobs/{digest}"),
-        Some(offset),
-    )
-    .await
+    ask(client, access, repository, &format!("blobs/{digest}"), Some(span)).await
 }
 
 /// Whether a repository says that it has no manifest of this tag or digest. Anything else, and an answer that is none of a registry, is no.
@@ -105,12 +98,12 @@ async fn ask(
     access: &Access,
     repository: &Repository,
     path: &str,
-    offset: Option<u64>,
+    span: Option<Span>,
 ) -> Result<Answer, String> {
     let scheme = if access.http { "http" } else { "https" };
     let address = Address::parse(&format!("{scheme}://{}/", repository.registry), access.http)?
         .at(format!("/v2/{}/{path}", repository.name));
-    let answer = client.get(&address, offset, None).await?;
+    let answer = client.get(&address, span, None).await?;
     if answer.status != StatusCode::UNAUTHORIZED {
         return Ok(answer);
     }
@@ -138,7 +131,7 @@ async fn ask(
         }
     };
     drop(answer);
-    client.get(&address, offset, Some(&authorization)).await
+    client.get(&address, span, Some(&authorization)).await
 }
 
 /// How a registry asks for credentials.

@@ -2,7 +2,7 @@
 
 use super::{
     Fetcher, Item,
-    http::{Address, Answer, Client, Proxy, trust},
+    http::{Address, Answer, Client, Proxy, Span, trust},
     oci::{self, Repository},
     registry::{Access, read_certificates},
     transfer::Outcome,
@@ -141,18 +141,16 @@ fn is_exempt(exempt: &[String], host: &str) -> bool {
 }
 
 impl Source {
-    /// Asks for the content from byte `offset` on. An answer has a status of success.
-    pub(super) async fn ask(&self, digest: Digest, offset: u64) -> Result<Answer, Outcome> {
+    /// Asks for a part of the content. An answer has a status of success, or says that there is no such part.
+    pub(super) async fn ask(&self, digest: Digest, span: Span) -> Result<Answer, Outcome> {
         let answer = match &self.place {
             Place::Hub(hub) => {
                 let address = Address::parse(&format!("{hub}/v1/blobs/{digest}"), false)
                     .map_err(Outcome::Unavailable)?;
-                self.client.get(&address, Some(offset), None).await
+                self.client.get(&address, Some(span), None).await
             }
-            Place::Oci(repository, access) => {
-                oci::get(&self.client, access, repository, digest, offset).await
-            }
-            Place::Url(address) => self.client.get(address, Some(offset), None).await,
+            Place::Oci(repository, access) => oci::get(&self.client, access, repository, digest, span).await,
+            Place::Url(address) => self.client.get(address, Some(span), None).await,
         }
         .map_err(Outcome::Unavailable)?;
         if answer.status.is_success() || answer.status == StatusCode::RANGE_NOT_SATISFIABLE {

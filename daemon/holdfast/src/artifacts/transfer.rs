@@ -3,7 +3,11 @@
 //! In: sources. Out: the content, verified. It guarantees that a cut costs nothing that was here, that the sources whose bytes are in it are
 //! known when the whole is wrong, and that the disk is given the bytes piece by piece and never the one task that everything runs on.
 
-use super::{Fetcher, Item, http::Answer, source::Source};
+use super::{
+    Fetcher, Item,
+    http::{Answer, Span},
+    source::Source,
+};
 use crate::telemetry::metrics::METRICS;
 use holdfast_protocol::{Digest, Problem};
 use holdfast_store::{BlobError, BlobWriter, StoreError};
@@ -13,7 +17,7 @@ use std::{collections::BTreeSet, time::Duration};
 use tokio::time::timeout;
 
 /// Longest silence in the middle of a content. The whole may take as long as a slow link needs.
-const SILENCE: Duration = Duration::from_secs(30);
+pub(super) const SILENCE: Duration = Duration::from_secs(30);
 /// Bytes after which the disk is waited for: little enough that a slow flash has them within seconds.
 const SYNC_EVERY: u64 = 8 << 20;
 /// A source that was cut off after at least this many bytes is asked on at once; after fewer, the next one is.
@@ -160,7 +164,7 @@ impl<'a> Transfer<'a> {
         if writer.offset() == self.item.size {
             return Ok(());
         }
-        let mut answer = source.ask(self.item.digest, writer.offset()).await?;
+        let mut answer = source.ask(self.item.digest, Span::from(writer.offset())).await?;
         match self.judge(&answer, writer.offset())? {
             Begin::Here => {}
             Begin::Anew => self.restart(writer).map_err(Outcome::Disk)?,
@@ -285,7 +289,7 @@ enum Begin {
 }
 
 /// First byte and size of the whole, from `bytes 5-9/10` or `bytes 5-9/*`.
-fn content_range(text: &str) -> Option<(u64, Option<u64>)> {
+pub(super) fn content_range(text: &str) -> Option<(u64, Option<u64>)> {
     let (range, whole) = text.trim().strip_prefix("bytes ")?.split_once('/')?;
     let first = range.split_once('-')?.0.trim().parse().ok()?;
     match whole.trim() {
