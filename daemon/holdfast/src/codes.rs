@@ -164,5 +164,7 @@ pub const OS_NO_RESTART: &str = "os-no-restart";
 pub const OS_RECORD: &str = "os-record";
 /// This boot was not found good.
 pub const BOOT_NOT_GOOD: &str = "boot-not-good";
+/// The release that came with the image of the box cannot be used.
+pub const SEED_UNUSABLE: &str = "seed-unusable";
 /// The command line is wrong.
 pub const USAGE: &str = "usage";

@@ -39,4 +39,5 @@ pub mod probe;
 pub mod reconcile;
 pub mod report;
 pub mod sealed;
+pub mod seed;
 pub mod sync;

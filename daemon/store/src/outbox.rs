@@ -9,7 +9,10 @@ use crate::{
     desired::unsigned,
     store::{Inner, Options, Store, as_i64, in_transaction, read_meta, write_meta},
 };
-use holdfast_protocol::event::{Event, EventKind, Severity};
+use holdfast_protocol::{
+    NodeId,
+    event::{Event, EventKind, Severity},
+};
 use rusqlite::{Connection, Transaction};
 use serde_json::Map;
 
@@ -58,6 +61,35 @@ impl Outbox {
     /// The last sequence that was given out.
     pub(crate) const fn last_sequence(&self) -> u64 {
         self.last_sequence
+    }
+
+    /// Lets the events that wait be of another node, in place of the one that they name.
+    pub(crate) fn rename(
+        &mut self,
+        transaction: &Transaction<'_>,
+        from: &NodeId,
+        to: &NodeId,
+    ) -> rusqlite::Result<()> {
+        let rows: Vec<(i64, Vec<u8>)> = transaction
+            .prepare("SELECT sequence, payload FROM outbox ORDER BY sequence")?
+            .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
+            .collect::<rusqlite::Result<_>>()?;
+        for (sequence, payload) in rows {
+            let Ok(mut event) = serde_json::from_slice::<Event>(&payload) else {
+                continue;
+            };
+            if event.node != *from {
+                continue;
+            }
+            event.node = to.clone();
+            let renamed = encode(&event, event.sequence);
+            transaction.execute(
+                "UPDATE outbox SET payload = ?2 WHERE sequence = ?1",
+                (sequence, &renamed),
+            )?;
+            self.bytes = self.bytes.saturating_sub(payload.len() as u64) + renamed.len() as u64;
+        }
+        Ok(())
     }
 
     /// Adds events and drops what does not fit any more.
@@ -149,6 +181,11 @@ impl Store {
                 })?
                 .collect()
         })
+    }
+
+    /// Lets the events that wait be of the node `to` where they name `from`: a box that had a name of its own before its hub gave it another.
+    pub fn rename_events(&self, from: &NodeId, to: &NodeId) -> Result<(), StoreError> {
+        queue(self, &[], |transaction, outbox| outbox.rename(transaction, from, to))
     }
 
     /// Number of events that wait.

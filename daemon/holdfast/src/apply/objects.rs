@@ -5,7 +5,7 @@
 
 use crate::{identity::Identity, kubernetes::Cluster, sealed};
 use holdfast_core::{
-    admission::{VerifiedDocument, readmit},
+    admission::VerifiedDocument,
     failure::Failure,
     object::{ObjectKey, PrepareError, PreparedObject, Scope, Scopes, prepare_document_opened},
     reconcile::DocumentRef,
@@ -69,7 +69,8 @@ impl Objects {
             return Err(Failure::of_document(problem, false).into());
         };
         let identity = self.identity.borrow().clone();
-        readmit(&stored.envelope, &identity.trust, &identity.node)
+        identity
+            .readmit(&stored.envelope)
             .map_err(|rejection| Failure::of_document(rejection.problem, false).into())
     }
 

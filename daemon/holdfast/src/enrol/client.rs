@@ -13,6 +13,7 @@ use super::{
 use crate::{
     codes,
     identity::{DeviceKey, Identity, IdentityError, clock::TimeFloor, sealing_statement, write_private},
+    seed,
     settings::Settings,
 };
 use holdfast_core::clock;
@@ -180,6 +181,7 @@ pub async fn enrol(
         key: Arc::new(key),
         told_sealing: Some(sealing.public().digest()),
         sealing: Some(sealing),
+        seed: seed::trust(&directory)?.map(Arc::new),
     };
     if let Some(desired) = &answer.desired {
         write_private(&first_desired_file(settings), &desired.to_json())?;
@@ -189,7 +191,8 @@ pub async fn enrol(
     Ok(identity)
 }
 
-fn requested_name(settings: &Settings) -> Option<NodeId> {
+/// The name that this box would like: the configured one, or its host name.
+pub(crate) fn requested_name(settings: &Settings) -> Option<NodeId> {
     match &settings.enrolment.name {
         Some(name) => name.parse().ok(),
         None => NodeId::sanitised(&hostname()?),

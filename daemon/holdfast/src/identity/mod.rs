@@ -6,6 +6,7 @@
 //! identity/certificate.pem   the node's certificate chain, its own first
 //! identity/hub-ca.pem        CA certificates of the hub
 //! identity/node.json         name, hub, brokers, trusted keys; written last
+//! identity/seed.json         what vouches for the seed of the image, where it was taken
 //! identity/time-floor        newest signed time of the hub
 //! ```
 //!
@@ -21,9 +22,10 @@ pub use directory::{check_state_dir, prepare as prepare_state_dir};
 pub use key::DeviceKey;
 pub use sealing::{load as load_sealing, statement as sealing_statement};
 
-use crate::codes;
+use crate::{codes, seed};
+use holdfast_core::admission::{self, Rejection, VerifiedDocument, seed::SeedTrust};
 use holdfast_protocol::{
-    Digest, NodeId, Problem, SchemaVersion, seal::SealingKey, sealing::SealingKeyStatement,
+    Digest, NodeId, Problem, SchemaVersion, codes as shared, seal::SealingKey, sealing::SealingKeyStatement,
     trust::TrustPolicy,
 };
 use holdfast_store::{StoreError, fs as store_fs};
@@ -60,6 +62,8 @@ pub struct Identity {
     pub sealing: Option<Arc<SealingKey>>,
     /// Digest of the sealing key that the hub was told last.
     pub told_sealing: Option<Digest>,
+    /// What vouches for the seed of the box's image, where it runs or ran one: it is kept up, and can be gone back to, like any other document.
+    pub seed: Option<Arc<SeedTrust>>,
 }
 
 /// Why an identity cannot be read or written.
@@ -233,7 +237,37 @@ impl Identity {
             // Asked for again when the daemon starts: what reads the identity only to look at it makes nothing.
             sealing: sealing::load(directory).unwrap_or_default().map(Arc::new),
             told_sealing: record.told_sealing,
+            // A box without it runs what its hub says all the same.
+            seed: seed::trust(directory).unwrap_or_default().map(Arc::new),
         }))
+    }
+
+    /// The identity of a box that runs the seed of its image and has no hub yet: it trusts the seed alone, and connects to nobody.
+    pub fn of_seed(directory: &Path, trust: SeedTrust) -> Result<Self, IdentityError> {
+        Ok(Self {
+            node: trust.node.clone(),
+            hub_url: String::new(),
+            brokers: Vec::new(),
+            trust: TrustPolicy::default(),
+            public_roots: false,
+            enrolled_by: None,
+            certificate: String::new(),
+            ca_certificates: String::new(),
+            key: Arc::new(DeviceKey::load_or_make(directory)?),
+            sealing: None,
+            told_sealing: None,
+            seed: Some(Arc::new(trust)),
+        })
+    }
+
+    /// Checks a stored document again: one of the hub, or the seed.
+    pub fn readmit(&self, envelope: &[u8]) -> Result<VerifiedDocument, Box<Rejection>> {
+        admission::readmit(envelope, &self.trust, &self.node).or_else(|rejection| match &self.seed {
+            Some(seed) if rejection.problem.code == shared::PAYLOAD_TYPE_UNKNOWN => {
+                admission::seed::readmit(envelope, seed)
+            }
+            _ => Err(rejection),
+        })
     }
 
     /// The sealing key below `directory`, made where there is none: a box that an older version enrolled has none yet.

@@ -2,7 +2,7 @@
 
 use super::reference;
 use crate::identity::Identity;
-use holdfast_core::{admission::readmit, object::each_element, reconcile::ARCHITECTURE};
+use holdfast_core::{object::each_element, reconcile::ARCHITECTURE};
 use holdfast_protocol::{
     Digest,
     document::{Artifact, DesiredState, ManifestSource},
@@ -31,7 +31,7 @@ impl Needs {
             .into_iter()
             .flatten()
         {
-            if let Ok(document) = readmit(&document.envelope, &identity.trust, &identity.node) {
+            if let Ok(document) = identity.readmit(&document.envelope) {
                 needs.add(document.state(), blobs);
             }
         }

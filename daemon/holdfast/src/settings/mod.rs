@@ -105,6 +105,9 @@ settings_section! {
     Artifacts {
         /// Directory of artifacts that came with the image of the box, in files `sha256/HEX`. They are used in place.
         baked: PathBuf = "/usr/share/holdfast/artifacts".into();
+        /// Directory of the release that came with the image of the box, as `holdfastctl release render --seed` writes it. A box that never had
+        /// a document runs it until its hub sends one. Whoever can write there decides what runs; it must belong to root or to the user of Holdfast.
+        seed: PathBuf = "/usr/share/holdfast/seed".into();
         /// Most bytes per second over all fetches; 0 is no limit.
         bandwidth: ByteSize = ByteSize(0);
         /// Longest time for connecting to a registry or address, and again for the head of its answer.

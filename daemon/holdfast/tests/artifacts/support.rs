@@ -301,6 +301,7 @@ impl Box {
             enrolled_by: None,
             sealing: None,
             told_sealing: None,
+            seed: None,
             certificate: self.authority.certificate(&key)?,
             ca_certificates: self.authority.pem.clone(),
             key: Arc::new(DeviceKey::load(&directory)?.context("the key was just written")?),

@@ -69,6 +69,7 @@ impl Node {
             key: Arc::new(DeviceKey::load(&identity)?.context("the key was just written")?),
             sealing: Some(Identity::load_or_make_sealing(&identity)?),
             told_sealing: None,
+            seed: None,
         }
         .store(&identity)?;
         Ok(Self {

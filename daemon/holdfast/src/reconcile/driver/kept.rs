@@ -2,7 +2,6 @@
 
 use super::Driver;
 use holdfast_core::{
-    admission::readmit,
     reconcile::{DocumentRef, JournalStep, deadline_after_restarts},
 };
 use holdfast_protocol::{
@@ -73,7 +72,7 @@ impl Driver {
             return Some(known.reference.clone());
         }
         let identity = self.parts.objects.identity.borrow().clone();
-        match readmit(&stored.envelope, &identity.trust, &identity.node) {
+        match identity.readmit(&stored.envelope) {
             Ok(document) => {
                 let reference = DocumentRef::of(&document);
                 self.remember(&reference, document.state());
