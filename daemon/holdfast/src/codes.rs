@@ -164,6 +164,18 @@ pub const OS_NO_RESTART: &str = "os-no-restart";
 pub const OS_RECORD: &str = "os-record";
 /// This boot was not found good.
 pub const BOOT_NOT_GOOD: &str = "boot-not-good";
+/// The personal settings of the box cannot be written to where the system reads them.
+pub const PERSONAL_NOT_APPLIED: &str = "personal-not-applied";
+/// Nobody confirmed a factory reset.
+pub const RESET_NOT_CONFIRMED: &str = "reset-not-confirmed";
+/// The order of a factory reset cannot be read.
+pub const RESET_ORDER_DAMAGED: &str = "reset-order-damaged";
+/// Something could not be erased.
+pub const RESET_FAILED: &str = "reset-failed";
+/// The machine cannot be restarted.
+pub const RESTART_FAILED: &str = "restart-failed";
+/// The console has no terminal.
+pub const CONSOLE_NO_TERMINAL: &str = "console-no-terminal";
 /// The release that came with the image of the box cannot be used.
 pub const SEED_UNUSABLE: &str = "seed-unusable";
 /// The command line is wrong.

@@ -4,6 +4,7 @@
 //! the enrolment it goes on without a restart.
 
 use crate::{
+    boots::{BootLog, Note},
     codes,
     enrol::{
         client::{self, EnrolError},
@@ -17,7 +18,8 @@ use crate::{
     },
     node,
     pace::Pace,
-    seed,
+    personal,
+    reset::{self, Outcome},
     settings::Settings,
     telemetry::metrics::METRICS,
 };
@@ -25,7 +27,7 @@ use holdfast_protocol::Problem;
 use holdfast_store::{Options, StateLock, Store};
 use jiff::Timestamp;
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -73,6 +75,7 @@ impl Daemon {
     pub async fn build(settings: Arc<Settings>) -> Result<Self, Problem> {
         identity::prepare_state_dir(&settings.state_dir).map_err(|error| Problem::from(&error))?;
         let lock = StateLock::acquire(&settings.state_dir).map_err(|error| error.problem())?;
+        carry_out_reset(&settings, &lock)?;
         let directory = settings.identity_dir();
         let floor = TimeFloor::open(&directory).map_err(|error| Problem::from(&error))?;
         heed_clock(&settings, &floor);
@@ -97,6 +100,11 @@ impl Daemon {
         if let Some(quarantined) = quarantined {
             tracing::error!(path = %quarantined.path.display(), "the store was damaged and set aside: {}", quarantined.detail);
         }
+        // A disk that takes no note is named in the log and keeps nothing from starting.
+        BootLog::new(&settings.state_dir).note_or_log(Note::Daemon {
+            generation: store.highest().ok().flatten().map(|highest| highest.generation),
+            clock_trusted: floor.is_system_clock_trusted(),
+        });
         let socket = local_api::bind(&settings.socket).map_err(|error| Problem::from(&error))?;
         let metrics = match settings.metrics.listen {
             Some(address) => Some(TcpListener::bind(address).await.map_err(|error| {
@@ -179,6 +187,26 @@ impl Running {
     }
 }
 
+/// Carries out a factory reset that was ordered before the machine was restarted, where no unit of the system did.
+fn carry_out_reset(settings: &Settings, lock: &StateLock) -> Result<(), Problem> {
+    let boots = BootLog::new(&settings.state_dir);
+    match reset::carry_out(settings, Path::new(personal::SOURCE), &boots, lock) {
+        Ok(Outcome::Done(lines)) => {
+            for line in lines {
+                tracing::warn!("factory reset: {line}");
+            }
+            // What was erased made room for directories that must be there.
+            identity::prepare_state_dir(&settings.state_dir).map_err(|error| Problem::from(&error))
+        }
+        Ok(Outcome::None | Outcome::NotYet) => Ok(()),
+        Err(problem) if problem.code == codes::RESET_ORDER_DAMAGED => {
+            tracing::error!(code = %problem.code, "{}; {}", problem.message, problem.action);
+            Ok(())
+        }
+        Err(problem) => Err(problem),
+    }
+}
+
 fn internal(message: &str) -> Problem {
     Problem::new(
         holdfast_protocol::codes::INTERNAL,
@@ -234,20 +262,11 @@ impl Life {
                 identity
             }
             // Cutting it off is safe at any point: the key is on the disk before it is shown to the hub.
-            None => {
-                let seed = self.run_seed();
-                let identity = tokio::select! {
-                    identity = self.enrolment(&mut orders) => Some(identity),
-                    () = self.shutdown.cancelled() => None,
-                };
-                if let Some(seed) = seed {
-                    seed.end().await;
-                }
-                let Some(identity) = identity else { return Ok(()) };
-                identity
-            }
+            None => tokio::select! {
+                identity = self.enrolment(&mut orders) => identity,
+                () = self.shutdown.cancelled() => return Ok(()),
+            },
         };
-        let settings = seed::settings_after(&self.settings, &self.store, &identity);
         tracing::info!(node = %identity.node, hub = %identity.hub_url, "enrolled");
         METRICS.enrolled.set(1);
         let identity = Arc::new(identity);
@@ -263,7 +282,7 @@ impl Life {
         ));
         beside.spawn(follow(current.clone(), self.identity));
         node::run(
-            settings,
+            self.settings,
             current,
             self.store,
             self.floor,
@@ -275,16 +294,6 @@ impl Life {
             Ok(problem) => problem,
             Err(error) => internal(&format!("{error:#}")),
         })
-    }
-
-    /// A box without a hub runs what came with its image.
-    fn run_seed(&self) -> Option<seed::Running> {
-        seed::start(&self.settings, &self.store, &self.floor, &self.shutdown, &self.node).unwrap_or_else(
-            |problem| {
-                self.complain(problem);
-                None
-            },
-        )
     }
 
     /// Waits for a token, from the local API or from where an unattended box finds one, until one enrols the box.

@@ -14,11 +14,14 @@
 pub mod boots;
 pub mod cli;
 pub mod codes;
+pub mod console;
 pub mod daemon;
 pub mod doctor;
 pub mod enrol;
 pub mod identity;
 pub mod local_api;
+pub mod personal;
+pub mod reset;
 pub mod settings;
 pub mod telemetry;
 

@@ -13,6 +13,7 @@
 use crate::foresee::{Foresight, foresee};
 use crate::{
     apply::Objects,
+    boots::{self, BootLog},
     artifacts::Fetcher,
     codes,
     enrol::{
@@ -84,6 +85,7 @@ pub async fn run(
         signals: signals.clone(),
         conditions: conditions.clone(),
     };
+    boots::tell(&BootLog::new(&settings.state_dir), &recorder);
     tell_start(&recorder);
 
     let (kubernetes, kubernetes_state) = watch::channel(KubernetesState::default());
@@ -395,7 +397,7 @@ impl Handle {
             ));
         };
         let identity = self.objects.identity.borrow().clone();
-        let document = identity.readmit(&newest.envelope)
+        let document = holdfast_core::admission::readmit(&newest.envelope, &identity.trust, &identity.node)
             .map_err(|rejection| rejection.problem)?;
         let reference = DocumentRef::of(&document);
         let cluster = self.kubernetes.borrow().cluster.clone();

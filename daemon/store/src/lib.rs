@@ -16,6 +16,7 @@
 //! All calls are synchronous and short; none writes unless something changed, so an idle node writes nothing.
 
 mod blobs;
+mod boots;
 pub mod codes;
 mod database;
 mod desired;

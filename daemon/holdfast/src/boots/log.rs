@@ -66,7 +66,7 @@ pub(super) fn read(directory: &Path) -> Result<Content, StoreError> {
     }
 }
 
-fn parse(bytes: &[u8]) -> Content {
+pub(super) fn parse(bytes: &[u8]) -> Content {
     let mut content = Content::default();
     let whole = bytes
         .iter()

@@ -14,12 +14,14 @@ mod ending;
 mod entry;
 mod evidence;
 mod log;
+mod tell;
 #[cfg(test)]
 mod tests;
 
 pub use entry::{Boot, BootId, Ending, MAX_KERNEL_LINES, Note, Noted, OsStep, RebootReason, System};
 pub use evidence::Evidence;
 pub use log::{MAX_BOOTS, MAX_BYTES, MAX_NOTES};
+pub use tell::tell;
 
 use entry::{Began, Record, bounded_lines};
 use holdfast_store::StoreError;

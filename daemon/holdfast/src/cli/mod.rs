@@ -5,14 +5,19 @@
 pub mod docs;
 mod enrol;
 mod exit;
+pub(crate) mod machine;
 mod orders;
 mod plan;
 mod query;
-mod render;
+pub(crate) mod render;
+mod render_boots;
 
 pub use exit::{Exit, complain, usage};
 
-use crate::settings::{Settings, Sources};
+use crate::{
+    console,
+    settings::{Settings, Sources},
+};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use holdfast_protocol::Problem;
 use std::path::PathBuf;
@@ -72,8 +77,8 @@ pub enum Command {
     /// Of a document or a release directory it shows what that would change here, with what the API server would refuse. Without a daemon it is
     /// compared with the box's own store; on a machine that is no box, with nothing.
     Plan(plan::PlanArguments),
-    /// Show the documents this box has had, newest first.
-    History,
+    /// Show the documents this box has had, newest first; with `--boots`, the starts of the machine.
+    History(HistoryArguments),
     /// Make no changes for some time: no newer document is begun, and nothing that someone changes is put back.
     ///
     /// What runs keeps running, and what is being written is brought to its end. The pause survives restarts, ends by itself, and is
@@ -86,6 +91,23 @@ pub enum Command {
     /// The last three documents that were good are kept with all that they need, so this works without a link. It is reported to the hub,
     /// which shows the box as degraded until it gets a newer document.
     Rollback(RollbackArguments),
+    /// Erase this box: Kubernetes with all data of its apps, the store, its keys and personal settings. It is then enrolled anew.
+    ///
+    /// The order is left on the disk, the machine restarts, and erases itself before anything else starts. A power cut on the way costs
+    /// nothing: the next start goes on. The operating system stays as it is. Keys are overwritten, and the device is told to erase what is free;
+    /// flash memory may keep copies until it reuses them.
+    FactoryReset(ResetArguments),
+    /// Show on this terminal who this box is, what runs and what is wrong, with keys for network, log and factory reset.
+    Console,
+    /// Note the start or end of the machine down; units of systemd run it.
+    #[command(hide = true)]
+    BootRecord {
+        /// Which moment.
+        moment: BootMoment,
+    },
+    /// Apply the personal settings of the EFI system partition; a unit of systemd runs it at each start.
+    #[command(hide = true)]
+    Personalise(PersonaliseArguments),
     /// Check everything that can be wrong, and say what to do. Needs neither daemon nor enrolment; changes nothing.
     Doctor,
     /// Show version, target and schema.
@@ -118,6 +140,57 @@ pub struct PauseArguments {
     /// Why, for whoever sees it in the hub.
     #[arg(long, value_name = "TEXT", default_value = "", value_parser = orders::reason)]
     pub reason: String,
+}
+
+/// Which history.
+#[derive(Debug, Args)]
+pub struct HistoryArguments {
+    /// Show the starts of the machine: why each before it ended, what ran, and whether it was found good. Needs no daemon.
+    #[arg(long)]
+    pub boots: bool,
+}
+
+/// How much is erased.
+#[derive(Debug, Args)]
+pub struct ResetArguments {
+    /// Stay enrolled: keys, personal settings and the record of boots are kept, and the box fetches its state again.
+    #[arg(long)]
+    pub keep_identity: bool,
+    /// Ask nothing.
+    #[arg(long)]
+    pub yes: bool,
+    /// Only leave the order; the next start of the machine carries it out.
+    #[arg(long)]
+    pub no_restart: bool,
+    /// Carry out an order that was left before the machine was restarted.
+    #[arg(long, hide = true)]
+    pub carry_out: bool,
+    /// File with the personal settings, in place of the one on the EFI system partition.
+    #[arg(long, hide = true, value_name = "FILE")]
+    pub personal: Option<PathBuf>,
+}
+
+/// A moment of the machine's life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum BootMoment {
+    /// It was started.
+    Start,
+    /// It is shutting down in good order.
+    End,
+}
+
+/// Where the personal settings are.
+#[derive(Debug, Args)]
+pub struct PersonaliseArguments {
+    /// What to do.
+    #[arg(value_name = "ACTION", value_parser = ["apply"])]
+    pub action: String,
+    /// Directory of personal.toml.
+    #[arg(long, value_name = "DIRECTORY")]
+    pub from: PathBuf,
+    /// Root of the file system that is configured.
+    #[arg(long, value_name = "DIRECTORY", default_value = "/")]
+    pub root: PathBuf,
 }
 
 /// Where to.
@@ -167,10 +240,15 @@ pub async fn execute(command: Command, common: &Common) -> Exit {
         Command::Enrol(arguments) => enrol::run(arguments, common).await,
         Command::Status => query::status(common).await,
         Command::Plan(arguments) => plan::run(arguments, common).await,
-        Command::History => query::history(common).await,
+        Command::History(arguments) if arguments.boots => query::boots(common),
+        Command::History(_) => query::history(common).await,
         Command::Pause(arguments) => orders::pause(arguments, common).await,
         Command::Resume => orders::resume(common).await,
         Command::Rollback(arguments) => orders::roll_back(&arguments, common).await,
+        Command::FactoryReset(arguments) => machine::factory_reset(&arguments, common),
+        Command::Console => console::run(common).await,
+        Command::BootRecord { moment } => machine::boot_record(moment, common),
+        Command::Personalise(arguments) => machine::personalise(&arguments, common),
         Command::Doctor => query::doctor(common).await,
         Command::Version => query::version(output),
         Command::Docs { page } => docs::print(page),

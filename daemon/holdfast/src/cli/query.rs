@@ -1,7 +1,8 @@
 //! Commands that only look.
 
-use super::{Common, Exit, Output, exit::say, render};
+use super::{Common, Exit, Output, exit::say, render, render_boots};
 use crate::{
+    boots::BootLog,
     doctor::{self, Outcome},
     local_api::{client::ask, view::LocalStatus},
 };
@@ -84,6 +85,16 @@ pub(super) async fn history(common: &Common) -> Done {
     show(common.output, &render::past(entries), |entries| {
         render::history(entries)
     })?;
+    Ok(Exit::Done)
+}
+
+/// The starts of the machine, from the record itself: it is read where no daemon comes up, too.
+pub(super) fn boots(common: &Common) -> Done {
+    let boots = BootLog::new(&common.settings()?.state_dir)
+        .read()
+        .map_err(|error| error.problem())?;
+    let newest_first: Vec<_> = boots.into_iter().rev().collect();
+    show(common.output, &newest_first, |boots| render_boots::boots(boots))?;
     Ok(Exit::Done)
 }
 

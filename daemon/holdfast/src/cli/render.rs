@@ -20,10 +20,10 @@ use std::fmt::{self, Write as _};
 
 /// Text that grows line by line; writing to it cannot fail. What others wrote neither breaks a line nor steers the terminal.
 #[derive(Default)]
-struct Text(String);
+pub(super) struct Text(pub(super) String);
 
 impl Text {
-    fn line(&mut self, arguments: fmt::Arguments<'_>) {
+    pub(super) fn line(&mut self, arguments: fmt::Arguments<'_>) {
         self.0.push_str(&printable(&arguments.to_string()));
         self.0.push('\n');
     }
@@ -44,17 +44,17 @@ impl Text {
 }
 
 /// Text of others, without what would steer the terminal.
-pub(super) fn printable(text: &str) -> String {
+pub(crate) fn printable(text: &str) -> String {
     text.chars()
         .map(|character| if character.is_control() { ' ' } else { character })
         .collect()
 }
 
-fn time(time: Timestamp) -> impl fmt::Display {
+pub(crate) fn time(time: Timestamp) -> impl fmt::Display {
     time.strftime("%Y-%m-%d %H:%M:%S UTC")
 }
 
-fn health(health: Health) -> &'static str {
+pub(crate) fn health(health: Health) -> &'static str {
     match health {
         Health::Healthy => "healthy",
         Health::Progressing => "progressing",
@@ -189,7 +189,7 @@ fn whole(text: &mut Text, report: &StatusReport, details: &NodeDetails) {
 }
 
 /// The phase in a line: `applying 412 of 1,000 objects, 7 min left; else back to 1.41`.
-fn way(report: &StatusReport, details: &NodeDetails) -> String {
+pub(crate) fn way(report: &StatusReport, details: &NodeDetails) -> String {
     let generation = &report.generation;
     let mut line = phase(generation.phase).to_owned();
     if let (Phase::RollingBack, Some(to)) = (generation.phase, details.fallback) {

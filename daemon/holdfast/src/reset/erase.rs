@@ -1,0 +1,103 @@
+//! Removes what a box must not keep.
+//!
+//! In: files and directories. Out: their absence, on the disk. Guarantees: a key's bytes are overwritten in place before the file is
+//! removed; nothing on another file system is touched; what is gone already is no error, so everything may be done twice.
+//!
+//! What flash memory can promise: a device that moves its blocks about may keep an old copy of an overwritten one until it reuses it.
+//! TRIM tells it that all free blocks may be erased; most do that soon, none says when it did.
+
+use crate::failpoint;
+use ring::rand::{SecureRandom as _, SystemRandom};
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Write as _},
+    os::unix::fs::MetadataExt as _,
+    path::Path,
+    process::{Command, Stdio},
+};
+
+/// The most bytes that are overwritten: keys are small.
+const MAX_KEY_BYTES: u64 = 1 << 20;
+
+/// Overwrites a file with random bytes in place, writes that to the disk, and removes it.
+pub(super) fn key(path: &Path) -> io::Result<()> {
+    let mut file = match OpenOptions::new().write(true).open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    let length = file.metadata()?.len().min(MAX_KEY_BYTES);
+    let mut noise = vec![0; usize::try_from(length).unwrap_or(0)];
+    // Without randomness, zeros do.
+    let _ = SystemRandom::new().fill(&mut noise);
+    file.write_all(&noise)?;
+    file.sync_all()?;
+    failpoint::reach("reset-keys-half");
+    fs::remove_file(path)?;
+    sync_parent(path)
+}
+
+fn sync_parent(path: &Path) -> io::Result<()> {
+    match path.parent() {
+        Some(parent) => File::open(parent)?.sync_all(),
+        None => Ok(()),
+    }
+}
+
+/// Removes all that is in `directory`, but the entries of its own that `keep` names, and what is on other file systems.
+///
+/// Goes on after a failure; gives the first.
+pub(super) fn content(directory: &Path, keep: &[&str]) -> io::Result<()> {
+    let device = match fs::symlink_metadata(directory) {
+        Ok(facts) if facts.is_dir() => facts.dev(),
+        Ok(_) => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    let mut first = Ok(());
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        if keep.iter().any(|name| entry.file_name() == *name) {
+            continue;
+        }
+        let removed = tree(&entry.path(), device);
+        first = first.and(removed);
+    }
+    first.and_then(|()| File::open(directory)?.sync_all())
+}
+
+fn tree(path: &Path, device: u64) -> io::Result<()> {
+    let facts = match fs::symlink_metadata(path) {
+        Ok(facts) => facts,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    if facts.dev() != device {
+        return Ok(());
+    }
+    if !facts.is_dir() {
+        return fs::remove_file(path);
+    }
+    let mut first = Ok(());
+    for entry in fs::read_dir(path)? {
+        let removed = tree(&entry?.path(), device);
+        first = first.and(removed);
+    }
+    first.and_then(|()| fs::remove_dir(path))
+}
+
+/// Tells the device below `path` that the free blocks of its file system may be erased. Gives what `fstrim` says.
+pub(super) fn trim(path: &Path) -> Result<String, String> {
+    let done = Command::new("fstrim")
+        .arg("--verbose")
+        .arg(path)
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|error| format!("fstrim cannot be run: {error}"))?;
+    let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
+    if done.status.success() {
+        Ok(said(&done.stdout))
+    } else {
+        Err(said(&done.stderr))
+    }
+}

@@ -1,0 +1,174 @@
+//! The factory reset: the box forgets what it was told, and is enrolled anew.
+//!
+//! ```text
+//! holdfast factory-reset ──▶ factory-reset.json ──▶ restart ──▶ holdfast-factory-reset.service ──▶ keys, Kubernetes, store, settings ──▶ TRIM
+//!                            (the order)                       (before everything else)           (each may be done twice)          the order goes
+//! ```
+//!
+//! In: an order, left in the state directory. Out: a box as it left the factory, with its operating system slots as they are; with
+//! `keep_identity`, one that is who it was and gets its state again. Guarantees: nothing happens before the machine was restarted, so
+//! nothing that runs loses its files; a cut at any point is gone on from at the next start, because the order goes last; with the identity
+//! kept, the highest generation survives, so no older document can be played to the box.
+
+mod erase;
+
+use crate::{
+    boots::{BootId, BootLog, Note},
+    codes, failpoint,
+    settings::Settings,
+};
+use holdfast_protocol::Problem;
+use holdfast_store::{StateLock, StoreError, fs as store_fs};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+/// Name of the order in the state directory.
+pub const FILE: &str = "factory-reset.json";
+/// Where the kubelet of k3s keeps volumes of pods.
+const KUBELET: &str = "/var/lib/kubelet";
+/// Where k3s is, and with it the password of its node.
+const RANCHER: &str = "/var/lib/rancher";
+
+/// An order to set the box back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Order {
+    /// Whether the box stays who it is.
+    pub keep_identity: bool,
+    /// When it was ordered, by the machine's clock.
+    pub ordered_at: Timestamp,
+    /// In which boot; it is carried out in a later one.
+    pub boot: BootId,
+}
+
+/// What became of an order.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// There is none.
+    None,
+    /// There is one, and the machine was not restarted since.
+    NotYet,
+    /// It was carried out; the lines say what was done.
+    Done(Vec<String>),
+}
+
+/// Leaves an order. It is on the disk when this returns.
+pub fn order(state_dir: &Path, order: &Order) -> Result<(), StoreError> {
+    // A struct of a flag and two texts always serialises.
+    let json = serde_json::to_vec(order).unwrap_or_default();
+    store_fs::write_atomic(&state_dir.join(FILE), &json, store_fs::PRIVATE_FILE)
+}
+
+/// The order that was left.
+pub fn ordered(state_dir: &Path) -> Result<Option<Order>, Problem> {
+    let path = state_dir.join(FILE);
+    match fs::read(&path) {
+        Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|error| {
+            Problem::new(
+                codes::RESET_ORDER_DAMAGED,
+                format!("{} is no order of a factory reset: {error}", path.display()),
+                "nothing was erased; remove the file, and order the reset again where it is wanted",
+            )
+        }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(StoreError::from_io(&path, &error).problem()),
+    }
+}
+
+/// Carries out the order, where there is one and the machine was restarted since. The lock says that no daemon uses the files.
+///
+/// # Errors
+/// Something could not be erased: the order stays, and the next start tries again.
+pub fn carry_out(
+    settings: &Settings,
+    personal: &Path,
+    boots: &BootLog,
+    _lock: &StateLock,
+) -> Result<Outcome, Problem> {
+    let state_dir = settings.state_dir.as_path();
+    let Some(order) = ordered(state_dir)? else {
+        return Ok(Outcome::None);
+    };
+    if order.boot == *boots.boot() {
+        return Ok(Outcome::NotYet);
+    }
+    failpoint::reach("reset-marked");
+    let mut done = Vec::new();
+    if !order.keep_identity {
+        erase_keys(&settings.identity_dir())?;
+        done.push("the keys of the box were overwritten and removed".to_owned());
+    }
+    failpoint::reach("reset-keys");
+    for directory in kubernetes_directories(settings) {
+        erase::content(&directory, &[]).map_err(failed(&directory))?;
+    }
+    done.push("Kubernetes, its datastore, images and volumes were removed".to_owned());
+    failpoint::reach("reset-kubernetes");
+    if order.keep_identity {
+        erase::content(state_dir, &[FILE, "lock", "identity", "boots", "store"])
+            .map_err(failed(state_dir))?;
+        // The floor knows the highest generation, and sequences that must not be given out twice.
+        let store = settings.store_dir();
+        erase::content(&store, &["floor.json"]).map_err(failed(&store))?;
+    } else {
+        erase::content(state_dir, &[FILE, "lock"]).map_err(failed(state_dir))?;
+    }
+    done.push("the store was removed".to_owned());
+    failpoint::reach("reset-store");
+    if !order.keep_identity {
+        erase::key(personal).map_err(failed(personal))?;
+        done.push("the personal settings were overwritten and removed".to_owned());
+    }
+    failpoint::reach("reset-personal");
+    match erase::trim(state_dir) {
+        Ok(said) => done.push(format!("the device was told to erase free blocks: {said}")),
+        Err(reason) => done.push(format!(
+            "the device cannot be told to erase free blocks: {reason}"
+        )),
+    }
+    failpoint::reach("reset-trimmed");
+    boots.note_or_log(Note::FactoryReset {
+        kept_identity: order.keep_identity,
+    });
+    failpoint::reach("reset-done");
+    store_fs::remove(&state_dir.join(FILE)).map_err(|error| error.problem())?;
+    Ok(Outcome::Done(done))
+}
+
+fn erase_keys(identity: &Path) -> Result<(), Problem> {
+    let entries = match fs::read_dir(identity) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(failed(identity)(error)),
+    };
+    for entry in entries.flatten() {
+        if entry.path().is_file() {
+            erase::key(&entry.path()).map_err(failed(&entry.path()))?;
+        }
+    }
+    Ok(())
+}
+
+fn kubernetes_directories(settings: &Settings) -> Vec<PathBuf> {
+    let kubernetes = &settings.kubernetes;
+    let mut directories = vec![kubernetes.data_dir.clone(), kubernetes.cni_state_dir.clone()];
+    if kubernetes.data_dir.starts_with(RANCHER) {
+        directories.extend([KUBELET.into(), RANCHER.into()]);
+    }
+    directories
+}
+
+fn failed(path: &Path) -> impl Fn(io::Error) -> Problem {
+    let path = path.to_owned();
+    move |error| {
+        Problem::new(
+            codes::RESET_FAILED,
+            format!("{} cannot be erased: {error}", path.display()),
+            "restart the box to try again; if it fails again, its disk is failing: destroy it",
+        )
+    }
+}
