@@ -9,7 +9,10 @@ use crate::{
 };
 use futures::Stream;
 use holdfast_protocol::{Digest, Problem, codes as shared};
-use reqwest::{Method, Url};
+use reqwest::{
+    Method, Url,
+    header::{HeaderMap, LINK},
+};
 use serde::{Serialize, de::DeserializeOwned};
 use std::{error::Error as _, net::IpAddr, path::Path, time::Duration};
 use tokio::io::AsyncReadExt as _;
@@ -20,6 +23,9 @@ const UPLOAD_TIMEOUT: Duration = Duration::from_secs(2 * 3_600);
 const PIECE: usize = 128 * 1024;
 /// From so many bytes on, an upload is told of as it goes.
 const LONG: u64 = 32 * 1024 * 1024;
+
+/// Entries of a list that are asked for at once.
+const PAGE: u32 = 500;
 
 /// A hub, as one operator.
 pub struct Client {
@@ -237,6 +243,25 @@ impl Client {
         self.read(response).await
     }
 
+    /// `GET` of a list, page after page. `query` begins with `?`, or is empty.
+    pub async fn get_pages<T: DeserializeOwned>(&self, path: &str, query: &str) -> Result<Vec<T>> {
+        let start = if query.is_empty() { '?' } else { '&' };
+        let mut page = format!("{path}{query}{start}limit={PAGE}");
+        let mut all = Vec::new();
+        loop {
+            let response = self.send(self.request(Method::GET, &page)?).await?;
+            let next = next_page(response.headers());
+            let items: Vec<T> = self.read(response).await?;
+            // An empty page with another behind it would have no end.
+            let is_empty = items.is_empty();
+            all.extend(items);
+            match next {
+                Some(query) if !is_empty => page = format!("{path}{query}"),
+                _ => return Ok(all),
+            }
+        }
+    }
+
     /// Any method with a JSON body.
     pub async fn call<T: DeserializeOwned>(
         &self,
@@ -319,6 +344,13 @@ fn pieces(file: tokio::fs::File, size: u64) -> impl Stream<Item = std::io::Resul
     })
 }
 
+/// The query of the page after this one, as the header `Link` says it: `<?continue=…>; rel="next"`.
+fn next_page(headers: &HeaderMap) -> Option<String> {
+    let link = headers.get(LINK)?.to_str().ok()?;
+    let (address, rest) = link.strip_prefix('<')?.split_once('>')?;
+    (address.starts_with('?') && rest.contains("rel=\"next\"")).then(|| address.to_owned())
+}
+
 /// What is at the bottom of an error.
 fn cause(error: &dyn std::error::Error) -> String {
     let mut deepest = error;
@@ -345,6 +377,23 @@ pub fn encoded(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_next_page_is_asked_where_the_hub_says_there_is_one() {
+        let next = |link: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(LINK, link.parse().unwrap());
+            next_page(&headers)
+        };
+        assert_eq!(
+            next("<?limit=500&continue=box-500>; rel=\"next\"").as_deref(),
+            Some("?limit=500&continue=box-500")
+        );
+        assert_eq!(next("<?limit=500>; rel=\"prev\""), None);
+        // The token goes nowhere but to the list that was asked for.
+        assert_eq!(next("<https://example.net/?limit=500>; rel=\"next\""), None);
+        assert_eq!(next_page(&HeaderMap::new()), None);
+    }
 
     #[test]
     fn plain_http_is_for_this_machine_only() {

@@ -37,6 +37,9 @@ pub enum UploadError {
         /// The limit in bytes.
         limit: u64,
     },
+    /// There is nothing in it.
+    #[error("the blob is empty")]
+    Empty,
     /// Other content than the name says.
     #[error("the content has the digest {found}")]
     Digest {
@@ -129,6 +132,10 @@ impl BlobFiles {
         let found = Digest::from_bytes(bytes);
         if found != *digest {
             return Err(UploadError::Digest { found });
+        }
+        // No document may name such a blob: this is a file that was never filled.
+        if received.size == 0 {
+            return Err(UploadError::Empty);
         }
         file.flush().await?;
         file.sync_all().await?;

@@ -62,6 +62,8 @@ async fn artifacts_are_kept_as_long_as_something_names_them() {
     assert!(grown < 24 * 1024, "the hub grew by {grown} KiB");
     let (unused, _) = upload(&hub, vec![8; 100_000]).await;
     let (again, _) = upload(&hub, vec![9; 1_000]).await;
+    let (_, status) = upload(&hub, Vec::new()).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST, "an empty blob is taken");
     let release = json!({"name": "one", "content": {
         "apps": [],
         "k3s": {"binaries": {"amd64": {"digest": binary, "size": 64 << 20, "name": "k3s"}}}

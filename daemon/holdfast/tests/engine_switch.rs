@@ -44,6 +44,16 @@ async fn written_by(node: &Node) -> Result<Value> {
     Ok(seen["metadata"]["labels"]["written-by"].clone())
 }
 
+/// k3s writes the label some time after its API answers.
+async fn until_written_by(node: &Node, version: &str) -> Result<()> {
+    wait::until(
+        &format!("{version} has written"),
+        Duration::from_secs(30),
+        async || Ok((written_by(node).await? == version).then_some(())),
+    )
+    .await
+}
+
 async fn make(node: &Node, name: &str) -> Result<()> {
     node.kubectl
         .run(&["-n", "default", "create", "configmap", name])
@@ -142,7 +152,7 @@ async fn an_upgrade_whose_apps_never_get_ready_takes_k3s_and_datastore_back_as_a
     })
     .await?;
     assert_eq!(version(&node)?.as_deref(), Some(NEW));
-    assert_eq!(written_by(&node).await?, "new");
+    until_written_by(&node, "new").await?;
     make(&node, "after").await?;
 
     until_rolled_back(&node).await?;
@@ -255,12 +265,7 @@ async fn pain_15_an_image_that_goes_back_finds_the_datastore_of_its_own_k3s() ->
         status.kubernetes.health == Health::Healthy
     })
     .await?;
-    wait::until(
-        "the new version has written",
-        Duration::from_secs(30),
-        async || Ok((written_by(&node).await? == "new").then_some(())),
-    )
-    .await?;
+    until_written_by(&node, "new").await?;
     assert!(has(&node, "before").await?);
     make(&node, "after").await?;
 

@@ -109,6 +109,13 @@ fn look_at(file: &Path) -> Result<Pushed> {
         hash.update(&buffer[..count]);
         size += count as u64;
     }
+    if size == 0 {
+        return Err(Failure::new(
+            codes::FILE_UNREADABLE,
+            format!("{} is empty", file.display()),
+            "push it once it is whole",
+        ));
+    }
     let mut bytes = [0; 32];
     bytes.copy_from_slice(hash.finish().as_ref());
     Ok(Pushed {

@@ -24,7 +24,7 @@ pub async fn run(client: &Client, command: NodeCommand, format: Format) -> Resul
             let query = selector.map_or_else(String::new, |selector| {
                 format!("?selector={}", encoded(&selector))
             });
-            let mut nodes: Vec<NodeInfo> = client.get(&format!("api/v1/nodes{query}")).await?;
+            let mut nodes: Vec<NodeInfo> = client.get_pages("api/v1/nodes", &query).await?;
             nodes.sort_by(|a, b| State::of(a).cmp(&State::of(b)).then_with(|| a.id.cmp(&b.id)));
             format.show(&nodes, |wide| list(&nodes, wide, Timestamp::now()))
         }

@@ -92,7 +92,7 @@ impl Follow {
             };
             if let Ok(mut stream) = stream {
                 // What happened before the stream was open is only in the list.
-                if let Ok(nodes) = client.get::<Vec<NodeInfo>>("api/v1/nodes").await {
+                if let Ok(nodes) = client.get_pages::<NodeInfo>("api/v1/nodes", "").await {
                     for node in &nodes {
                         self.look(node);
                     }

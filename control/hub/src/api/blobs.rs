@@ -167,6 +167,7 @@ impl From<UploadError> for ApiError {
         match error {
             UploadError::TooLarge { limit } => too_large(limit),
             UploadError::Broken(_) => Self::bad_request(message, "send it again"),
+            UploadError::Empty => Self::bad_request(message, "send the file once it is whole"),
             UploadError::Digest { .. } => problem(
                 StatusCode::UNPROCESSABLE_ENTITY,
                 codes::BLOB_DIGEST_MISMATCH,

@@ -25,11 +25,13 @@ use holdfast_protocol::{
     event::Event,
     operator::{NodeInfo, PatchLabels},
 };
-use http::StatusCode;
+use http::{HeaderMap, HeaderValue, StatusCode, header::LINK};
 use serde::Deserialize;
-use std::sync::Arc;
+use std::{fmt::Write as _, sync::Arc};
 use utoipa::IntoParams;
 
+/// Most nodes that one page holds.
+const MAX_PAGE: u32 = 1_000;
 /// Most events that one answer holds.
 const MAX_EVENTS: u32 = 1_000;
 
@@ -40,6 +42,28 @@ const MAX_EVENTS: u32 = 1_000;
 pub struct NodesQuery {
     /// Label selector as kubectl writes it; all nodes where absent.
     pub selector: Option<String>,
+    /// At most so many nodes, 1 to 1,000; all where absent.
+    pub limit: Option<u32>,
+    /// Only nodes after this name: what the header `Link` of the page before says.
+    #[serde(rename = "continue")]
+    #[param(rename = "continue", value_type = Option<String>)]
+    pub continue_after: Option<NodeId>,
+}
+
+impl NodesQuery {
+    /// The reference to the page after `last`, relative to the address of this one (RFC 8288).
+    fn next(&self, limit: u32, last: &NodeId) -> String {
+        let mut query = String::new();
+        for byte in self.selector.iter().flat_map(|selector| selector.bytes()) {
+            if query.is_empty() {
+                query.push_str("selector=");
+            }
+            // Writing to a string cannot fail.
+            let _ = write!(query, "%{byte:02X}");
+        }
+        let and = if query.is_empty() { "" } else { "&" };
+        format!("<?{query}{and}limit={limit}&continue={last}>; rel=\"next\"")
+    }
 }
 
 /// How many lines are asked for.
@@ -51,18 +75,52 @@ pub struct EventsQuery {
     pub limit: Option<u32>,
 }
 
-/// All nodes by name.
+/// Nodes by name: all of them, or a page of them.
 #[utoipa::path(get, path = "/api/v1/nodes", tag = "nodes", params(NodesQuery),
-    responses((status = 200, body = [NodeInfo]), (status = 400, description = "selector-invalid", body = Problem)))]
+    responses((status = 200, body = [NodeInfo],
+            headers(("Link" = String, description = "Where the next page is, while there is one: <?limit=…&continue=…>; rel=\"next\""))),
+        (status = 400, description = "selector-invalid, bad-request", body = Problem)))]
 pub async fn list(
     State(hub): State<Arc<Hub>>,
     _viewer: Viewer,
     Parameters(query): Parameters<NodesQuery>,
-) -> Result<Json<Vec<NodeInfo>>> {
-    let selector: Selector = query.selector.unwrap_or_default().parse()?;
-    let mut nodes = nodes::list(hub.database.read()).await?;
-    nodes.retain(|node| selector.matches(&node.labels));
-    Ok(Json(nodes))
+) -> Result<(HeaderMap, Json<Vec<NodeInfo>>)> {
+    let selector: Selector = query.selector.as_deref().unwrap_or_default().parse()?;
+    let Some(limit) = query.limit else {
+        let mut nodes = nodes::list(hub.database.read()).await?;
+        nodes.retain(|node| {
+            selector.matches(&node.labels)
+                && query.continue_after.as_ref().is_none_or(|after| node.id > *after)
+        });
+        return Ok((HeaderMap::new(), Json(nodes)));
+    };
+    if !(1..=MAX_PAGE).contains(&limit) {
+        return Err(ApiError::bad_request(
+            format!("limit={limit}: a page has 1 to {MAX_PAGE} nodes"),
+            "ask for fewer at once, and follow the header Link",
+        ));
+    }
+    let mut page: Vec<NodeInfo> = Vec::new();
+    let mut after = query.continue_after.clone();
+    // Where few nodes match, one page of the answer is many of the table.
+    loop {
+        let read = nodes::page(hub.database.read(), after.as_ref(), limit).await?;
+        let is_last = read.len() < limit as usize;
+        after = read.last().map(|node| node.id.clone()).or(after);
+        page.extend(read.into_iter().filter(|node| selector.matches(&node.labels)));
+        if page.len() > limit as usize || is_last {
+            break;
+        }
+    }
+    let mut headers = HeaderMap::new();
+    if page.len() > limit as usize {
+        page.truncate(limit as usize);
+        if let Some(last) = page.last() {
+            let link = HeaderValue::try_from(query.next(limit, &last.id));
+            headers.insert(LINK, link.map_err(|error| ApiError::internal(&error))?);
+        }
+    }
+    Ok((headers, Json(page)))
 }
 
 /// One node with its last report.

@@ -256,8 +256,22 @@ pub async fn set_release(tx: &mut Write, id: &NodeId, release: &str) -> Result<(
 
 const SELECT: &str = "SELECT n.*, d.epoch AS wanted_epoch, d.counter AS wanted_counter, d.envelope AS wanted_envelope \
      FROM nodes n LEFT JOIN documents d ON d.node = n.id ORDER BY n.id";
+const SELECT_PAGE: &str = "SELECT n.*, d.epoch AS wanted_epoch, d.counter AS wanted_counter, d.envelope AS wanted_envelope \
+     FROM nodes n LEFT JOIN documents d ON d.node = n.id WHERE n.id > $1 ORDER BY n.id LIMIT $2";
 const SELECT_ONE: &str = "SELECT n.*, d.epoch AS wanted_epoch, d.counter AS wanted_counter, d.envelope AS wanted_envelope \
      FROM nodes n LEFT JOIN documents d ON d.node = n.id WHERE n.id = $1";
+
+/// At most `count` nodes by name, those after `after`.
+pub async fn page(pool: &SqlitePool, after: Option<&NodeId>, count: u32) -> Result<Vec<NodeInfo>> {
+    sqlx::query(SELECT_PAGE)
+        .bind(after.map_or("", NodeId::as_str))
+        .bind(count)
+        .fetch_all(pool)
+        .await?
+        .iter()
+        .map(read)
+        .collect()
+}
 
 /// All nodes by name.
 pub async fn list(pool: &SqlitePool) -> Result<Vec<NodeInfo>> {

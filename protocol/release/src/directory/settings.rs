@@ -65,9 +65,9 @@ impl Source {
         invalid(&place, &format!("{path}: {reason}"), action)
     }
 
-    fn typed<T: DeserializeOwned>(&self, pointer: &str, value: Value) -> Result<T> {
-        T::deserialize(&value).map_err(|error| {
-            let pointer = format!("{pointer}{}", culprit::<T>(&value));
+    fn typed<T: DeserializeOwned>(&self, pointer: &str, value: &Value) -> Result<T> {
+        T::deserialize(value).map_err(|error| {
+            let pointer = format!("{pointer}{}", culprit::<T>(value));
             self.problem(&pointer, &error.to_string(), "mend it there")
         })
     }
@@ -100,17 +100,17 @@ impl Settings {
             settings.namespace = Some(name);
         }
         if let Some(value) = take("variables") {
-            let each: BTreeMap<String, Option<Value>> = settings.source.typed("/variables", value)?;
+            let each: BTreeMap<String, Option<Value>> = settings.source.typed("/variables", &value)?;
             for (name, value) in each {
                 let pointer = format!("/variables/{name}");
                 let variable: Variable = settings
                     .source
-                    .typed(&pointer, value.unwrap_or_else(|| json!({})))?;
+                    .typed(&pointer, &value.unwrap_or_else(|| json!({})))?;
                 settings.content.variables.insert(name, variable);
             }
         }
         if let Some(value) = take("values") {
-            let rules: Vec<ValueRule> = settings.source.typed("/values", value)?;
+            let rules: Vec<ValueRule> = settings.source.typed("/values", &value)?;
             settings.content.values = rules;
         }
         if let Some(value) = take("policy") {
@@ -155,7 +155,7 @@ impl Settings {
         map.retain(|_, value| !value.is_null());
         self.fields("policy", &mut map, &[]);
         let said = map.contains_key("stabilitySeconds");
-        let mut policy: Policy = self.source.typed("/policy", Value::Object(map))?;
+        let mut policy: Policy = self.source.typed("/policy", &Value::Object(map))?;
         if !said {
             policy.stability_seconds = STABILITY_SECONDS.min(policy.ready_deadline_seconds.saturating_sub(1));
         }
@@ -189,7 +189,7 @@ impl Settings {
         {
             name_sources(credentials);
         }
-        let section: K3sSection = self.source.typed("/k3s", Value::Object(map))?;
+        let section: K3sSection = self.source.typed("/k3s", &Value::Object(map))?;
         self.content.k3s = Some(section);
         Ok(())
     }
@@ -203,7 +203,7 @@ impl Settings {
         let directory = self.source.file.parent().unwrap_or(Path::new(".")).to_owned();
         super::os::resolve(&directory, &mut map, keys, &mut self.files)
             .map_err(|(pointer, problem)| self.source.at(&format!("/os{pointer}"), &problem))?;
-        let section: OsSection = self.source.typed("/os", Value::Object(map))?;
+        let section: OsSection = self.source.typed("/os", &Value::Object(map))?;
         self.content.os = Some(section);
         Ok(())
     }
@@ -229,7 +229,7 @@ impl Settings {
         }
         map.insert("name".into(), name.into());
         map.insert("manifests".into(), json!([]));
-        self.source.typed(&pointer, Value::Object(map))
+        self.source.typed(&pointer, &Value::Object(map))
     }
 
     /// A problem of the content as a problem of this file, where that says it.
