@@ -29,7 +29,9 @@ pub enum ReleaseCommand {
     },
     /// Show what a node would get of a release directory, with all its values filled in; sends nothing
     ///
-    /// With labels given, no hub is asked; else the labels are those that the hub knows of the node.
+    /// With labels given, no hub is asked; else the labels are those that the hub knows of the node. With --seed, a directory is written that an
+    /// image can hold at /usr/share/holdfast/seed: boxes run it from their first start on, without a hub or a network, until a hub sends them a
+    /// release.
     #[command(group = clap::ArgGroup::new("for").required(true).multiple(true))]
     Render {
         /// Where it is read from
@@ -41,6 +43,9 @@ pub enum ReleaseCommand {
         /// A label that the node has; can be repeated
         #[arg(long = "label", value_name = "KEY=VALUE", group = "for", value_parser = pair)]
         labels: Vec<(String, String)>,
+        /// Write the release as the seed of an image to this directory, which must be empty or not there
+        #[arg(long, value_name = "DIR", group = "for", conflicts_with = "node")]
+        seed: Option<PathBuf>,
     },
     /// Delete a release that no node uses
     Delete {

@@ -36,9 +36,15 @@ pub async fn run(cli: Cli) -> Result<()> {
         Command::Login(options) => login::login(options, format).await,
         Command::Context(command) => login::context(command, format),
         // With labels given, no hub is needed.
-        Command::Release(ReleaseCommand::Render { source, node, labels }) if !labels.is_empty() => {
-            release::render(&source, node, &labels.into_iter().collect(), format)
-        }
+        Command::Release(ReleaseCommand::Render {
+            source,
+            labels,
+            seed: Some(out),
+            ..
+        }) => release::seed(&source, &labels.into_iter().collect(), &out, format),
+        Command::Release(ReleaseCommand::Render {
+            source, node, labels, ..
+        }) if !labels.is_empty() => release::render(&source, node, &labels.into_iter().collect(), format),
         command => {
             let client = Client::from_environment(&contexts::path()?, context)?;
             match command {

@@ -17,7 +17,7 @@ use holdfast_protocol::{
 use holdfast_release::directory::{Options, Release};
 use jiff::Timestamp;
 use reqwest::Method;
-use std::fmt::Write as _;
+use std::{fmt::Write as _, path::Path};
 
 /// Runs a command about releases.
 pub async fn run(client: &Client, command: ReleaseCommand, format: Format) -> Result<()> {
@@ -56,7 +56,9 @@ pub async fn run(client: &Client, command: ReleaseCommand, format: Format) -> Re
                 )
             })
         }
-        ReleaseCommand::Render { source, node, labels } => {
+        ReleaseCommand::Render {
+            source, node, labels, ..
+        } => {
             let mut labels: Labels = labels.into_iter().collect();
             if let Some(node) = node.as_ref().filter(|_| labels.is_empty()) {
                 let known: NodeInfo = client.get(&format!("api/v1/nodes/{node}")).await?;
@@ -121,6 +123,22 @@ pub fn render(source: &ReleaseSource, node: Option<NodeId>, labels: &Labels, for
     };
     let rendered = loaded.render(&node, labels)?;
     format.show(&rendered, |_| manifests(&rendered))
+}
+
+/// Writes a release directory as the seed of an image.
+pub fn seed(source: &ReleaseSource, labels: &Labels, out: &Path, format: Format) -> Result<()> {
+    let written = holdfast_release::seed::write(&load(source)?, labels, out)?;
+    format.show(&written, |_| {
+        let mut text = format!(
+            "The seed is in {}, with {} bytes of manifests and artifacts.\n",
+            written.directory.display(),
+            written.bytes
+        );
+        for note in &written.notes {
+            let _ = writeln!(text, "note: {}", output::printable(note));
+        }
+        text
+    })
 }
 
 /// All objects as YAML, each with its app.
