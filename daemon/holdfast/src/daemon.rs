@@ -20,6 +20,7 @@ use crate::{
     pace::Pace,
     personal,
     reset::{self, Outcome},
+    seed,
     settings::Settings,
     telemetry::metrics::METRICS,
 };
@@ -262,11 +263,20 @@ impl Life {
                 identity
             }
             // Cutting it off is safe at any point: the key is on the disk before it is shown to the hub.
-            None => tokio::select! {
-                identity = self.enrolment(&mut orders) => identity,
-                () = self.shutdown.cancelled() => return Ok(()),
-            },
+            None => {
+                let seed = self.run_seed();
+                let identity = tokio::select! {
+                    identity = self.enrolment(&mut orders) => Some(identity),
+                    () = self.shutdown.cancelled() => None,
+                };
+                if let Some(seed) = seed {
+                    seed.end().await;
+                }
+                let Some(identity) = identity else { return Ok(()) };
+                identity
+            }
         };
+        let settings = seed::settings_after(&self.settings, &self.store, &identity);
         tracing::info!(node = %identity.node, hub = %identity.hub_url, "enrolled");
         METRICS.enrolled.set(1);
         let identity = Arc::new(identity);
@@ -282,7 +292,7 @@ impl Life {
         ));
         beside.spawn(follow(current.clone(), self.identity));
         node::run(
-            self.settings,
+            settings,
             current,
             self.store,
             self.floor,
@@ -294,6 +304,16 @@ impl Life {
             Ok(problem) => problem,
             Err(error) => internal(&format!("{error:#}")),
         })
+    }
+
+    /// A box without a hub runs what came with its image.
+    fn run_seed(&self) -> Option<seed::Running> {
+        seed::start(&self.settings, &self.store, &self.floor, &self.shutdown, &self.node).unwrap_or_else(
+            |problem| {
+                self.complain(problem);
+                None
+            },
+        )
     }
 
     /// Waits for a token, from the local API or from where an unattended box finds one, until one enrols the box.
