@@ -397,7 +397,7 @@ impl Handle {
             ));
         };
         let identity = self.objects.identity.borrow().clone();
-        let document = holdfast_core::admission::readmit(&newest.envelope, &identity.trust, &identity.node)
+        let document = identity.readmit(&newest.envelope)
             .map_err(|rejection| rejection.problem)?;
         let reference = DocumentRef::of(&document);
         let cluster = self.kubernetes.borrow().cluster.clone();
