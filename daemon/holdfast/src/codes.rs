@@ -46,14 +46,10 @@ pub const OS_WRONG_ARCHITECTURE: &str = "os-wrong-architecture";
 pub const OS_SLOT_TOO_SMALL: &str = "os-slot-too-small";
 /// The EFI system partition has no room for the kernel image.
 pub const OS_ESP_FULL: &str = "os-esp-full";
-/// The image was tried before and did not come up.
-pub const OS_VERSION_BAD: &str = "os-version-bad";
 /// The image of the other slot cannot be booted.
 pub const OS_NO_WAY_BACK: &str = "os-no-way-back";
 /// The disk does not take the image, or gives back another.
 pub const OS_DISK_FAILED: &str = "os-disk-failed";
-/// systemd does not restart the machine.
-pub const OS_REBOOT_FAILED: &str = "os-reboot-failed";
 /// The broker cannot be reached.
 pub const BROKER_UNREACHABLE: &str = "broker-unreachable";
 /// The broker refused the session.

@@ -78,14 +78,6 @@ pub enum Fault {
         /// Bytes that there are.
         room: u64,
     },
-    /// The version was tried before and did not come up.
-    #[error("image {version} was tried before and did not come up: {problem}")]
-    Bad {
-        /// Its version.
-        version: String,
-        /// What was wrong.
-        problem: String,
-    },
     /// There is nothing to go back to.
     #[error("there is no way back to image {version}: {reason}")]
     NoWayBack {
@@ -130,9 +122,6 @@ pub enum Fault {
     /// A blob of the store.
     #[error(transparent)]
     Blob(#[from] BlobError),
-    /// systemd does not restart the machine.
-    #[error("systemd does not restart the machine: {0}")]
-    Reboot(String),
     /// It was cancelled.
     #[error("the work on image {0} was cancelled")]
     Cancelled(String),
@@ -159,12 +148,10 @@ impl Fault {
             Self::SlotTooSmall { .. } => codes::OS_SLOT_TOO_SMALL,
             Self::EspFull { .. } => codes::OS_ESP_FULL,
             Self::StateFull { .. } => protocol_codes::DISK_FULL,
-            Self::Bad { .. } => codes::OS_VERSION_BAD,
             Self::NoWayBack { .. } => codes::OS_NO_WAY_BACK,
             Self::ReadBack { .. } | Self::Disk { .. } => codes::OS_DISK_FAILED,
             Self::Unreachable { .. } => codes::BLOB_UNREACHABLE,
             Self::Tampered { .. } => holdfast_os::codes::OS_CHUNK_DAMAGED,
-            Self::Reboot(_) => codes::OS_REBOOT_FAILED,
             Self::Image(_) | Self::Store(_) | Self::Blob(_) | Self::Cancelled(_) | Self::Internal(_) => {
                 protocol_codes::INTERNAL
             }
@@ -185,7 +172,6 @@ impl Fault {
                 "remove what is not of Holdfast from the EFI system partition, or build a smaller image"
             }
             Self::StateFull { .. } => "make room on the state partition; it is tried again",
-            Self::Bad { .. } => "publish another version: one that did not come up is not tried again",
             Self::NoWayBack { .. } => {
                 "the box stays with what runs; publish a release with the wanted version"
             }
@@ -196,7 +182,6 @@ impl Fault {
                 "check the network between the box and these sources; the fetch goes on where it stopped"
             }
             Self::Tampered { .. } => "push the image again with holdfastctl os push",
-            Self::Reboot(_) => "it is tried again; `systemctl list-jobs` on the box says what holds it up",
             Self::Image(_) | Self::Store(_) | Self::Blob(_) | Self::Cancelled(_) | Self::Internal(_) => {
                 "it is tried again; report this with the log of the same moment"
             }
@@ -222,7 +207,6 @@ impl Fault {
             | Self::OtherVersion { .. }
             | Self::SlotTooSmall { .. }
             | Self::EspFull { .. }
-            | Self::Bad { .. }
             | Self::NoWayBack { .. }
             | Self::Keys { .. }
             | Self::Tampered { .. } => false,
@@ -232,7 +216,6 @@ impl Fault {
             | Self::Disk { .. }
             | Self::Store(_)
             | Self::Blob(_)
-            | Self::Reboot(_)
             | Self::Cancelled(_)
             | Self::Internal(_) => true,
         }

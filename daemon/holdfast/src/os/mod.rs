@@ -1,10 +1,10 @@
 //! The operating system of a box that runs an image of Holdfast: which one runs, and how another one gets there.
 //!
 //! ```text
-//! check   signer, processor, room, not known bad: before the first byte is written
+//! check   signer, processor, room: before the first byte is written
 //! stage   chunks from the running slot, then from the pack → the slot that does not run; read back; named in the partition table
 //! install kernel image → the EFI system partition, last, with its boot counter
-//! reboot  systemd-boot tries it; what does not come up goes back by itself
+//!         (restart: systemd-boot tries it; what does not come up goes back by itself)
 //! go_back the other slot's image is the one that boots next
 //! ```
 //!
@@ -12,35 +12,30 @@
 //! that runs is never written; that nothing at all is written for an image that cannot work; that a power cut at any point leaves a box that
 //! boots, and work that goes on where it stopped; and that memory does not grow with the image.
 
-mod bad;
 mod efi;
 mod error;
+mod exchange;
 mod fetch;
 mod gpt;
 mod layout;
 mod pe;
-mod reboot;
 mod running;
 mod slots;
 mod stage;
 #[cfg(test)]
 mod tests;
 
-pub use bad::Bad;
 pub use efi::{TRIES, compare_versions};
 pub use error::Fault;
+pub use exchange::open;
 pub use layout::Slot;
 pub use running::{Places, RunningImage};
 
-use crate::{
-    artifacts::Fetcher,
-    boots::{BootLog, Note, RebootReason},
-    settings::Settings,
-};
+use crate::{artifacts::Fetcher, settings::Settings};
 use efi::{Directory, State, Tries};
 use holdfast_core::failure::Failure;
 use holdfast_os::{Architecture, SignedManifest};
-use holdfast_protocol::{Digest, Problem, document::Artifact, report::OsStatus};
+use holdfast_protocol::{Digest, document::Artifact};
 use layout::Layout;
 use std::{path::PathBuf, sync::Arc};
 use tokio::sync::{Mutex, watch};
@@ -111,11 +106,10 @@ pub struct StageProgress {
 #[derive(Clone)]
 pub struct Os {
     places: Places,
-    fetcher: Fetcher,
+    /// Fetches; a process that only looks has none.
+    fetcher: Option<Fetcher>,
     /// Bytes of the state partition that must stay free.
     reserve: u64,
-    /// Address of the system bus, where it is not the usual one.
-    bus: Option<String>,
     progress: watch::Sender<StageProgress>,
     /// Held by whoever writes.
     writing: Arc<Mutex<()>>,
@@ -123,20 +117,18 @@ pub struct Os {
 
 impl Os {
     /// That of the box with these settings. Nothing is read yet.
-    pub fn new(settings: &Settings, fetcher: Fetcher) -> Self {
+    pub fn new(settings: &Settings, fetcher: Option<Fetcher>) -> Self {
         let mut os = Self::at(Places::of_box(&settings.state_dir), fetcher);
         os.reserve = settings.disk_reserve.0;
-        os.bus.clone_from(&settings.kubernetes.systemd_bus);
         os
     }
 
     /// One that is elsewhere.
-    pub fn at(places: Places, fetcher: Fetcher) -> Self {
+    pub fn at(places: Places, fetcher: Option<Fetcher>) -> Self {
         Self {
             places,
             fetcher,
             reserve: 0,
-            bus: None,
             progress: watch::Sender::default(),
             writing: Arc::default(),
         }
@@ -148,22 +140,8 @@ impl Os {
         blocking(move || booted(&places)).await
     }
 
-    /// The same for a status.
-    pub async fn status(&self) -> Result<Option<OsStatus>, Failure> {
-        let Some(booted) = self.booted().await? else {
-            return Ok(None);
-        };
-        Ok(Some(OsStatus {
-            version: booted.version,
-            slot: booted.slot.name().to_owned(),
-            good: booted.good,
-            other: booted.other.map(|other| other.version),
-            bad: self.bad().await?.into_iter().map(|bad| bad.version).collect(),
-        }))
-    }
-
-    /// Whether an image can be brought here, as far as that can be known without writing anything: its signer, its processor, the room in
-    /// slot, EFI system partition and state partition, and that it was not tried before and found bad.
+    /// Whether an image can be brought here, as far as that can be known without writing anything: its signer, its processor, and the room in
+    /// slot, EFI system partition and state partition.
     pub async fn check(&self, wanted: &Wanted) -> Result<(), Failure> {
         let (os, wanted) = (self.clone(), wanted.clone());
         blocking(move || os.admit(&wanted).map(|_| ())).await
@@ -195,14 +173,6 @@ impl Os {
         blocking(move || go_back(&places, &version)).await
     }
 
-    /// Counts the next boots of what runs although it was good before: if it does not come up once more, systemd-boot takes the other slot. Does nothing
-    /// where there is no other one to take, or where boots are counted already. Says whether it counts.
-    pub async fn rearm(&self) -> Result<bool, Failure> {
-        let _writing = self.writing.clone().lock_owned().await;
-        let places = self.places.clone();
-        blocking(move || rearm(&places)).await
-    }
-
     /// Puts the name of what runs right after it was found good: a version that stood back, and runs because the newer try failed, is the
     /// first again.
     pub async fn settle(&self) -> Result<(), Failure> {
@@ -211,45 +181,27 @@ impl Os {
         blocking(move || settle(&places)).await
     }
 
-    /// Images that were tried and did not come up, the oldest first.
-    pub async fn bad(&self) -> Result<Vec<Bad>, Failure> {
-        let state = self.places.state.clone();
-        blocking(move || bad::read(&state)).await
-    }
-
-    /// Remembers an image that did not come up; it is never staged again.
-    pub async fn remember_bad(&self, digest: Digest, version: &str, problem: Problem) -> Result<(), Failure> {
+    /// Has the boot loader not start the image of the other slot that waits for its first try, and go on with what runs. Idempotent.
+    pub async fn disarm(&self, version: &str) -> Result<(), Failure> {
         let _writing = self.writing.clone().lock_owned().await;
-        let state = self.places.state.clone();
-        let bad = Bad {
-            digest,
-            version: version.to_owned(),
-            problem,
-        };
-        blocking(move || bad::remember(&state, bad)).await
+        let (places, version) = (self.places.clone(), version.to_owned());
+        blocking(move || disarm(&places, &version)).await
     }
 
-    /// Restarts the machine through systemd, and notes before that it was asked for.
-    pub async fn reboot(&self, boots: &BootLog, reason: RebootReason) -> Result<(), Failure> {
-        boots.note_or_log(Note::RebootAsked { reason });
-        Ok(reboot::reboot(self.bus.as_deref()).await?)
+    fn fetcher(&self) -> Result<&Fetcher, Fault> {
+        self.fetcher
+            .as_ref()
+            .ok_or_else(|| Fault::Internal("this process fetches nothing".into()))
     }
 
     /// All that must hold before anything is written.
     fn admit(&self, wanted: &Wanted) -> Result<Admitted, Fault> {
         let places = &self.places;
         let (image, layout) = running_layout(places)?;
-        if let Some(bad) = bad::read(&places.state)?
-            .into_iter()
-            .find(|bad| bad.digest == wanted.manifest.digest)
-        {
-            return Err(Fault::Bad {
-                version: bad.version,
-                problem: bad.problem.message,
-            });
-        }
-        let signed =
-            SignedManifest::verify(&self.fetcher.blobs.read(wanted.manifest.digest)?, &places.keys()?)?;
+        let signed = SignedManifest::verify(
+            &self.fetcher()?.blobs.read(wanted.manifest.digest)?,
+            &places.keys()?,
+        )?;
         let manifest = &signed.manifest;
         let version = || manifest.version.clone();
         if manifest.version != wanted.version {
@@ -416,16 +368,21 @@ fn boot_next(kernels: &Directory, image: &RunningImage, layout: &Layout, version
     Ok(())
 }
 
-fn rearm(places: &Places) -> Result<bool, Fault> {
-    let (image, layout) = running_layout(places)?;
-    let kernels = Directory::of(&places.esp);
-    if bootable_other(&layout, &kernels).is_err() {
-        return Ok(false);
+fn disarm(places: &Places, version: &str) -> Result<(), Fault> {
+    let (image, _) = running_layout(places)?;
+    if image.version == version {
+        return Ok(());
     }
-    match kernels.find(&image.version)? {
-        Some(own) if own.state == State::Good => kernels.arm(&own, 1).map(|()| true),
-        Some(own) => Ok(matches!(own.state, State::Trial(_))),
-        None => Ok(false),
+    let kernels = Directory::of(&places.esp);
+    // In this order something that is good is always the first.
+    if let Some(own) = kernels.find(&image.version)?
+        && own.state == State::StandsBack
+    {
+        kernels.bless(&own)?;
+    }
+    match kernels.find(version)? {
+        Some(uki) if matches!(uki.state, State::Trial(Tries { left: 1.., .. })) => kernels.stand_back(&uki),
+        _ => Ok(()),
     }
 }
 

@@ -85,7 +85,9 @@ pub async fn stage(os: &Os, wanted: &Wanted, cancel: &CancellationToken) -> Resu
             pack.sources.push(source.clone());
         }
     }
-    let sources = os.fetcher.places(&pack, wanted.max_bytes_per_second.unwrap_or(0));
+    let sources = os
+        .fetcher()?
+        .places(&pack, wanted.max_bytes_per_second.unwrap_or(0));
     let job = fetch::fetch(job, &sources, &cancel).await?;
     off_thread(move || finish(job)).await
 }
