@@ -13,12 +13,12 @@ pub fn read(path: &str) -> Result<String> {
     fs::read_to_string(shell::root().join(path)).with_context(|| format!("cannot read {path}"))
 }
 
-/// Replaces a file as a whole, so that an interrupted run leaves the old one.
-pub fn replace(path: &str, text: &str) -> Result<()> {
+/// Replaces a file as a whole, so that an interrupted run leaves the old one; a path that is not absolute is relative to the root.
+pub fn replace(path: impl AsRef<Path>, content: impl AsRef<[u8]>) -> Result<()> {
     let path = shell::root().join(path);
     let new = path.with_extension("new");
     File::create(&new)
-        .and_then(|mut file| file.write_all(text.as_bytes()))
+        .and_then(|mut file| file.write_all(content.as_ref()))
         .and_then(|()| fs::rename(&new, &path))
         .with_context(|| format!("cannot write {}", path.display()))
 }

@@ -22,7 +22,7 @@ pub struct Options {
     #[command(subcommand)]
     task: Option<Task>,
     #[command(flatten)]
-    build: build::Options,
+    build: Box<build::Options>,
 }
 
 #[derive(Subcommand)]
@@ -30,7 +30,7 @@ enum Task {
     /// Make the builder's keys: one signs images and manifests, one is for Secure Boot
     Keys(keys::Options),
     /// Write host name, network and enrolment token of one box to a finished image
-    Personalise(personalise::Options),
+    Personalise(Box<personalise::Options>),
 }
 
 pub fn run(options: &Options) -> Result<()> {

@@ -83,7 +83,7 @@ fn lock(version: &str, base_url: &str, output: &Path) -> Result<()> {
     }
     let text = serde_json::to_string_pretty(&made)? + "\n";
     // A path from the root is taken as it is where it is absolute.
-    files::replace(&output.display().to_string(), &text)
+    files::replace(output, text)
 }
 
 /// It becomes part of an address.

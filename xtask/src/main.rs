@@ -43,7 +43,7 @@ enum Task {
     #[command(subcommand)]
     K3s(k3s::Task),
     /// Build the operating system image of a box, its keys, and a box of its own out of an image
-    Image(image::Options),
+    Image(Box<image::Options>),
     /// Write docs/configuration.md, docs/cli.md and docs/metrics.md from the code
     Docs(docs::Options),
     /// Build the static node binaries and run them

@@ -72,6 +72,9 @@ pub struct Options {
     /// Leave out the compressed image, the list of parts and the signatures
     #[arg(long)]
     quick: bool,
+    /// Install all packages again, even where an earlier build left them installed
+    #[arg(long)]
+    fresh: bool,
     /// Do not look for or install packages
     #[arg(long)]
     no_prerequisites: bool,
@@ -122,7 +125,7 @@ pub fn run(options: &Options) -> Result<()> {
         },
     )?;
     step(begun, "the image");
-    let made = build.mkosi(&version, &tree, "build")?;
+    let made = build.mkosi(&version, &tree, "build", !options.fresh)?;
     let packages = lock::installed(&made.manifests(), &build.archives())?;
     let snapshot = mirror::snapshot(&build.packages(), architecture)?;
     lock::check(
@@ -134,7 +137,7 @@ pub fn run(options: &Options) -> Result<()> {
     )?;
     if options.check_reproducible {
         step(begun, "the image a second time, to compare");
-        let second = build.mkosi(&version, &tree, "build-again")?;
+        let second = build.mkosi(&version, &tree, "build-again", false)?;
         outputs::compare(&made, &second)?;
         fs::remove_dir_all(&second.directory)?;
     }
@@ -233,12 +236,12 @@ impl Build {
                 .arg(self.work.join("cache"))
                 .arg("build"),
         )?;
-        fs::write(mark, recipe)?;
+        files::replace(mark, recipe)?;
         Ok(())
     }
 
     /// Makes the image below `work/<architecture>/<name>`.
-    fn mkosi(&self, version: &str, tree: &Path, name: &str) -> Result<Image> {
+    fn mkosi(&self, version: &str, tree: &Path, name: &str, from_cache: bool) -> Result<Image> {
         let directory = self.work.join("work").join(self.architecture.name()).join(name);
         if directory.exists() {
             fs::remove_dir_all(&directory)?;
@@ -273,6 +276,12 @@ impl Build {
         }
         if self.debug {
             command.args(["--profile", "debug"]);
+        }
+        if from_cache {
+            // Installed packages are kept between builds; mkosi makes them anew when their list changes.
+            let cache = self.work.join("cache/installed");
+            fs::create_dir_all(&cache)?;
+            command.args(["--incremental", "yes", "--cache-dir"]).arg(cache);
         }
         shell::run(command.arg("build"))?;
         Ok(Image {

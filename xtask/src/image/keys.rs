@@ -3,7 +3,7 @@
 //! In: a directory outside the repository. Out: `image.key` (PKCS #8, PEM), `image.pub.json` (the trust policy that is baked into images),
 //! `secure-boot.key`, `secure-boot.crt`. Guarantees: keys that are there are never replaced; private keys are readable by their owner alone.
 
-use crate::shell;
+use crate::{files, shell};
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use holdfast_protocol::trust::{Role, TrustPolicy, TrustedKey};
@@ -85,7 +85,7 @@ impl Keys {
         };
         let mut text = serde_json::to_string_pretty(&policy)?;
         text.push('\n');
-        fs::write(self.trust(), text)?;
+        files::replace(self.trust(), text)?;
         if !self.secure_boot_key().exists() {
             let new = self.directory.join("secure-boot.key.new");
             write_private(&new, b"")?;
@@ -150,6 +150,7 @@ fn from_pem(text: &str) -> Option<Vec<u8>> {
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "tests write plain files")]
 mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt as _;
@@ -158,9 +159,10 @@ mod tests {
     fn keys_are_made_once_and_are_their_owners_alone() {
         let directory = tempfile::tempdir().unwrap();
         let keys = Keys::in_directory(Some(&directory.path().join("keys")));
-        if shell::find("openssl").is_none() {
-            panic!("openssl is missing: cargo xtask prerequisites --for image");
-        }
+        assert!(
+            shell::find("openssl").is_some(),
+            "openssl is missing: cargo xtask prerequisites --for image"
+        );
         keys.make_missing().unwrap();
         let (first, certificate) = (
             fs::read(keys.image_key()).unwrap(),

@@ -75,7 +75,7 @@ pub fn check(
     let path = format!("image/packages.{}.lock", architecture.name());
     if (update || !shell::root().join(&path).exists()) && !debug {
         eprintln!("image: {} packages are pinned in {path}", packages.len());
-        return files::replace(&path, &to_text(packages, snapshot));
+        return files::replace(&path, to_text(packages, snapshot));
     }
     if !shell::root().join(&path).exists() {
         return Ok(());
@@ -86,8 +86,7 @@ pub fn check(
         return Ok(());
     }
     bail!(
-        "the mirror has other packages than {path} pins:\n{}give a mirror of the snapshot with --mirror, or take these with --update-lock",
-        differences
+        "the mirror has other packages than {path} pins:\n{differences}give a mirror of the snapshot with --mirror, or take these with --update-lock"
     )
 }
 

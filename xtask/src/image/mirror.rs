@@ -4,7 +4,7 @@
 //! packages are verified with Debian's keys whatever the mirror.
 
 use super::Architecture;
-use crate::shell;
+use crate::{files, shell};
 use anyhow::{Context as _, Result, bail};
 use std::{
     fs,
@@ -46,7 +46,7 @@ impl Mirror {
         let mut found = from_indexes(&indexes)
             .context("apt on this machine uses no mirror of Debian: give one with --mirror")?;
         if let Some(security) = security {
-            found.security = security.trim_end_matches('/').to_owned();
+            security.trim_end_matches('/').clone_into(&mut found.security);
         }
         Ok(found)
     }
@@ -67,8 +67,8 @@ impl Mirror {
         fs::create_dir_all(&sources)?;
         fs::create_dir_all(&settings)?;
         // The name that mkosi gives its own list: where it is there, mkosi adds none, and with it no address of its own.
-        fs::write(sources.join("mkosi.sources"), self.sources())?;
-        fs::write(
+        files::replace(sources.join("mkosi.sources"), self.sources())?;
+        files::replace(
             settings.join("10-holdfast.conf"),
             "Acquire::Languages \"none\";\nAcquire::Retries \"3\";\n",
         )?;

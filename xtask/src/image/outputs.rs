@@ -6,7 +6,7 @@
 //! the sums are of the files as they lie there; nothing of another version is left.
 
 use super::{Architecture, keys::Keys, lock::Packages, sbom};
-use crate::shell;
+use crate::{files, shell};
 use anyhow::{Context as _, Result, bail};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use holdfast_protocol::Digest;
@@ -125,7 +125,7 @@ pub fn write(
         )?;
         compressed = Some(fs::metadata(output.join(&file))?.len());
         let list = sbom::spdx(image.architecture, &image.version, packages, &usr_hash, epoch)?;
-        fs::write(output.join(format!("{name}.spdx.json")), list)?;
+        files::replace(output.join(format!("{name}.spdx.json")), list)?;
     }
     let size = |file: &str| -> Result<u64> { Ok(fs::metadata(output.join(file))?.len()) };
     let described = serde_json::json!({
@@ -139,7 +139,7 @@ pub fn write(
         "compressedBytes": compressed,
         "sourceDateEpoch": epoch,
     });
-    fs::write(
+    files::replace(
         output.join("image.json"),
         format!("{}\n", serde_json::to_string_pretty(&described)?),
     )?;
@@ -153,8 +153,8 @@ pub fn write(
         "image: SHA256SUMS is signed by {}",
         Digest::of(signer.public_key().as_ref())
     );
-    fs::write(output.join("SHA256SUMS"), sums)?;
-    fs::write(output.join("SHA256SUMS.sig"), format!("{signature}\n"))?;
+    files::replace(output.join("SHA256SUMS"), sums)?;
+    files::replace(output.join("SHA256SUMS.sig"), format!("{signature}\n"))?;
     Ok(())
 }
 
@@ -219,6 +219,7 @@ fn sum(path: &Path) -> Result<String> {
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "tests write plain files")]
 mod tests {
     use super::*;
 

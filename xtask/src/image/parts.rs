@@ -58,7 +58,7 @@ fn units(from: &Path, tree: &Path) -> Result<()> {
             .with_context(|| format!("{} has no name", path.display()))?;
         let stem = name.rsplit_once('.').map_or(name, |(stem, _)| stem);
         if path.is_dir() {
-            if !name.ends_with(".d") {
+            if path.extension().is_none_or(|extension| extension != "d") {
                 continue;
             }
             for drop_in in fs::read_dir(&path)? {
@@ -116,6 +116,7 @@ fn directory(from: &Path, to: &Path) -> Result<()> {
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "tests write plain files")]
 mod tests {
     use super::*;
 
