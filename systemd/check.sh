@@ -45,6 +45,18 @@ for directory in "$alone" "$child" "$unit"; do
 done
 echo "holdfast.service verifies, by itself, with Kubernetes as its child and as a unit; k3s.service verifies"
 
+others=$stage/others
+mkdir -p "$others"
+for unit in "$here"/holdfast-*.service; do
+    name=${unit##*/}
+    sed -e "s|^\(Exec[A-Za-z]*=\)/usr/bin/holdfast |\1$program |" -e "s|^ExecStart=/usr/sbin/wpa_supplicant |ExecStart=$program |" "$unit" > "$others/${name/@/@wlan0}"
+done
+for unit in "$others"/*.service; do
+    said=$(SYSTEMD_UNIT_PATH="$others:" systemd-analyze verify --man=no --recursive-errors=no "$unit" 2>&1) || die "verify of ${unit##*/} failed: $said"
+    [ -z "$said" ] || die "verify of ${unit##*/} says: $said"
+done
+echo "$(find "$others" -name '*.service' | wc -l) units beside it verify"
+
 # `--threshold` is in tenths.
 SYSTEMD_UNIT_PATH="$alone:" systemd-analyze security --no-pager --offline=true --threshold=30 "$alone/holdfast.service" > "$stage/score" 2>&1 ||
     die "the unit by itself is more exposed than 3.0: $(tail -n 3 "$stage/score")"
