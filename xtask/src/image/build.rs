@@ -23,6 +23,7 @@ use std::{
 };
 
 #[derive(Args)]
+#[group(id = "image-build")]
 pub struct Options {
     /// Architecture of the box [default: that of this machine]
     #[arg(long)]

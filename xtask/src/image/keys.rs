@@ -91,7 +91,9 @@ impl Keys {
             write_private(&new, b"")?;
             shell::run(
                 shell::command("openssl")
-                    .args(["req", "-new", "-x509", "-newkey", "rsa:2048", "-nodes", "-sha256"])
+                    .args([
+                        "req", "-batch", "-new", "-x509", "-newkey", "rsa:2048", "-nodes", "-sha256",
+                    ])
                     .args(["-subj", "/CN=Holdfast image builder/", "-days", SECURE_BOOT_DAYS])
                     .arg("-keyout")
                     .arg(&new)

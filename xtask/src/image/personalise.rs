@@ -55,12 +55,16 @@ pub struct Options {
 }
 
 pub fn run(options: &Options) -> Result<()> {
+    prerequisites::install(&[prerequisites::Purpose::Personalise], false)?;
+    personalise(options)
+}
+
+fn personalise(options: &Options) -> Result<()> {
     let settings = settings(options)?;
     let token = options.token_file.as_deref().map(token).transpose()?;
     if settings == personal::Personal::default() && token.is_none() {
         bail!("nothing to write: name --hostname, --static-ip, --wifi or --token-file");
     }
-    prerequisites::install(&[prerequisites::Purpose::Personalise], false)?;
     let image = shell::root().join(&options.image);
     let esp = Esp::of(&image)?;
     esp.make_directory("holdfast")?;
@@ -199,4 +203,151 @@ fn u64_at(bytes: &[u8], at: usize) -> Result<u64> {
 fn u32_at(bytes: &[u8], at: usize) -> Result<u32> {
     let field = bytes.get(at..at + 4).context("a field beyond the end")?;
     Ok(u32::from_le_bytes(field.try_into()?))
+}
+
+#[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "tests write plain files")]
+mod tests {
+    use super::*;
+    use clap::Parser;
+    use std::fs::OpenOptions;
+
+    const START: u64 = 2048;
+    const FAT_BYTES: u64 = 40 << 20;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        options: Options,
+    }
+
+    /// An image with a partition table, a partition of another kind and an EFI system partition.
+    fn image(directory: &Path) -> PathBuf {
+        let fat = directory.join("fat");
+        File::create(&fat).unwrap().set_len(FAT_BYTES).unwrap();
+        shell::run(shell::command("mkfs.vfat").args(["-F", "32"]).arg(&fat)).unwrap();
+        let path = directory.join("image.raw");
+        let mut file = OpenOptions::new()
+            .create_new(true)
+            .write(true)
+            .open(&path)
+            .unwrap();
+        let mut header = [0_u8; 92];
+        header[..8].copy_from_slice(b"EFI PART");
+        header[72..80].copy_from_slice(&2_u64.to_le_bytes());
+        header[80..84].copy_from_slice(&128_u32.to_le_bytes());
+        header[84..88].copy_from_slice(&128_u32.to_le_bytes());
+        file.seek(SeekFrom::Start(SECTOR)).unwrap();
+        file.write_all(&header).unwrap();
+        let mut entries = [0_u8; 256];
+        entries[..16].fill(7);
+        entries[128..144].copy_from_slice(&ESP);
+        entries[160..168].copy_from_slice(&START.to_le_bytes());
+        file.seek(SeekFrom::Start(2 * SECTOR)).unwrap();
+        file.write_all(&entries).unwrap();
+        file.seek(SeekFrom::Start(START * SECTOR)).unwrap();
+        file.write_all(&fs::read(&fat).unwrap()).unwrap();
+        path
+    }
+
+    fn run_with(image: &Path, arguments: &[&str]) -> Result<()> {
+        let mut line = vec!["personalise", image.to_str().unwrap()];
+        line.extend(arguments);
+        personalise(&Line::try_parse_from(line)?.options)
+    }
+
+    fn text(image: &Path, path: &str) -> String {
+        let drive = format!("{}@@{}", image.display(), START * SECTOR);
+        shell::output(
+            shell::command("mtype")
+                .args(["-i", &drive])
+                .arg(format!("::/{path}")),
+        )
+        .unwrap()
+    }
+
+    #[test]
+    fn an_image_takes_the_settings_of_its_box_and_new_ones_after_them() {
+        let directory = tempfile::tempdir().unwrap();
+        let image = image(directory.path());
+        let secret = directory.path().join("passphrase");
+        fs::write(&secret, "correct horse\n").unwrap();
+        let secret = secret.to_str().unwrap();
+        run_with(
+            &image,
+            &[
+                "--hostname",
+                "Shop-17",
+                "--static-ip",
+                "192.0.2.17/24",
+                "--gateway",
+                "192.0.2.1",
+                "--dns",
+                "192.0.2.53",
+                "--wifi",
+                "till",
+                "--wifi-passphrase-file",
+                secret,
+                "--wifi-country",
+                "DE",
+            ],
+        )
+        .unwrap();
+        let written = text(&image, personal::FILE);
+        for part in [
+            "shop-17",
+            "192.0.2.17/24",
+            "192.0.2.1",
+            "192.0.2.53",
+            "till",
+            "correct horse",
+            "DE",
+        ] {
+            assert!(written.contains(part), "{part} is missing in {written}");
+        }
+        run_with(&image, &["--hostname", "shop-18"]).unwrap();
+        let written = text(&image, personal::FILE);
+        assert!(
+            written.contains("shop-18") && !written.contains("shop-17"),
+            "{written}"
+        );
+    }
+
+    #[test]
+    fn a_bad_value_is_refused_before_anything_is_written() {
+        let directory = tempfile::tempdir().unwrap();
+        let image = image(directory.path());
+        let before = fs::read(&image).unwrap();
+        let bad = directory.path().join("bad");
+        fs::write(&bad, "short\n").unwrap();
+        let bad = bad.to_str().unwrap();
+        for arguments in [
+            &["--hostname", "shop_17"][..],
+            &["--hostname", ""],
+            &["--hostname", "shop-17", "--static-ip", "192.0.2.17"],
+            &["--hostname", "shop-17", "--static-ip", "192.0.2.300/24"],
+            &["--static-ip", "192.0.2.17/33"],
+            &["--static-ip", "192.0.2.17/24", "--gateway", "router"],
+            &["--static-ip", "192.0.2.17/24", "--dns", "x"],
+            &["--static-ip", "192.0.2.17/24", "--interface", "eth0/../x"],
+            &["--gateway", "192.0.2.1"],
+            &["--wifi", "a network whose name is longer than 32 bytes"],
+            &["--wifi", "till", "--wifi-passphrase-file", bad],
+            &["--wifi", "till", "--wifi-country", "Germany"],
+            &["--hostname", "shop-17", "--token-file", bad],
+            &[],
+        ] {
+            assert!(run_with(&image, arguments).is_err(), "{arguments:?} was taken");
+        }
+        assert!(fs::read(&image).unwrap() == before, "the image was touched");
+    }
+
+    #[test]
+    fn a_file_that_is_no_image_is_told_so() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("holdfast.raw.zst");
+        fs::write(&path, vec![1; 4096]).unwrap();
+        let error = run_with(&path, &["--hostname", "shop-17"]).unwrap_err();
+        assert!(format!("{error:#}").contains("still compressed"), "{error:#}");
+    }
 }
