@@ -18,6 +18,7 @@ pub mod console;
 pub mod daemon;
 pub mod doctor;
 pub mod enrol;
+pub mod health;
 pub mod identity;
 pub mod local_api;
 pub mod personal;

@@ -15,11 +15,13 @@ use crate::{
     apply::Objects,
     boots::{self, BootLog},
     artifacts::Fetcher,
+    boots::BootLog,
     codes,
     enrol::{
         client::{first_desired, forget_first_desired},
         renew::validity,
     },
+    health::{self, Check},
     identity::{Identity, clock::TimeFloor},
     images::{Keeper, Looks},
     kubernetes::{
@@ -39,8 +41,8 @@ use crate::{
     pace::Pace,
     reconcile::{
         Driver, Intake, Parts,
-        system::System,
         orders::{Order, Paused, Reply, Resumed, RollingBack, is_one_line},
+        system::{self, Surroundings, System},
     },
     report::{Conditions, Live, News, Progress, Recorder, Reporter, agent},
     settings::Settings,
@@ -120,9 +122,24 @@ pub async fn run(
         apply: Arc::default(),
     };
     let (os, os_status) = watch::channel(None);
-    // No appliance: documents do not decide its operating system.
-    let system: Option<Arc<System>> = None;
-    drop(os);
+    let system = match system::open(&settings) {
+        Ok(slots) => slots.map(|slots| {
+            let surroundings = Surroundings {
+                settings: settings.clone(),
+                recorder: recorder.clone(),
+                switcher: switcher.clone(),
+                boots: BootLog::new(&settings.state_dir),
+                slots,
+            };
+            System::new(surroundings, os)
+        }),
+        // It runs on as a box whose system nobody switches.
+        Err(problem) => {
+            tracing::error!(%problem, "the slots of the operating system cannot be used");
+            conditions.set("os", problem, floor.now());
+            None
+        }
+    };
     let driver = Driver::new(Parts {
         settings: settings.clone(),
         objects: objects.clone(),
@@ -138,7 +155,7 @@ pub async fn run(
         event_sender: events,
         kubernetes: kubernetes_state.clone(),
         switcher,
-        system,
+        system: system.clone(),
         progress,
         shutdown: shutdown.clone(),
     })
@@ -176,6 +193,9 @@ pub async fn run(
 
     let mut parts = JoinSet::new();
     parts.spawn(tell_renewals(identity.clone(), intake.recorder.clone()));
+    if let Some(system) = system.clone() {
+        parts.spawn(system.follow().instrument(tracing::info_span!("os")));
+    }
     parts.spawn(driver.run().instrument(tracing::info_span!("reconcile")));
     let looks = Looks {
         progress: reporter.progress.clone(),
@@ -225,6 +245,7 @@ pub async fn run(
         kubernetes: kubernetes_state,
         link: link_state,
         orders: orders_of_people,
+        system: system.clone(),
         enabled,
     };
     running.send_replace(Some(Arc::new(handle)));
@@ -369,6 +390,7 @@ pub struct Handle {
     kubernetes: watch::Receiver<KubernetesState>,
     link: watch::Receiver<LinkState>,
     orders: mpsc::Sender<Order>,
+    system: Option<Arc<System>>,
     enabled: bool,
 }
 
@@ -430,6 +452,18 @@ impl RunningNode for Handle {
             cause: state.cause.clone(),
             waiting_events: self.objects.store.pending_count(),
         }
+    }
+
+    fn health(&self) -> Vec<Check> {
+        if let Some(system) = &self.system {
+            system.judged();
+        }
+        health::of_node(&self.reporter.glance(), &self.reporter.progress().alone)
+    }
+
+    fn changed(&self) -> BoxFuture<'_, ()> {
+        let reporter = self.reporter.clone();
+        Box::pin(async move { reporter.changed().await })
     }
 
     fn details(&self) -> NodeDetails {

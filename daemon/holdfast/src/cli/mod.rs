@@ -6,6 +6,7 @@ pub mod docs;
 mod enrol;
 mod exit;
 pub(crate) mod machine;
+mod health;
 mod orders;
 mod plan;
 mod query;
@@ -108,6 +109,10 @@ pub enum Command {
     /// Apply the personal settings of the EFI system partition; a unit of systemd runs it at each start.
     #[command(hide = true)]
     Personalise(PersonaliseArguments),
+    /// Say whether this start of the machine is good: disk, store, Kubernetes, and the apps that ran before. The hub is no part of it.
+    ///
+    /// Ends with 0 where all checks are good, and with 1 where one is not.
+    Health(HealthArguments),
     /// Check everything that can be wrong, and say what to do. Needs neither daemon nor enrolment; changes nothing.
     Doctor,
     /// Show version, target and schema.
@@ -129,6 +134,21 @@ pub struct EnrolArguments {
     /// File that holds the token; wiped after success.
     #[arg(long, value_name = "FILE")]
     pub token_file: Option<PathBuf>,
+}
+
+/// How to judge.
+#[derive(Debug, Args)]
+pub struct HealthArguments {
+    /// Wait until all checks are good, at most as long as the deadline.
+    #[arg(long)]
+    pub wait: bool,
+    /// How long to wait: `30s`, `10m`.
+    #[arg(long, value_name = "TIME", default_value = "10m", value_parser = orders::length)]
+    pub deadline: std::time::Duration,
+    /// For holdfast-health.service: wait, write the verdict into the record of boots, and end with 1 only where the machine must restart: on
+    /// a bad try of a new operating system, or on the third bad start in a row of one that was good.
+    #[arg(long)]
+    pub boot: bool,
 }
 
 /// How long, and why.
@@ -249,6 +269,7 @@ pub async fn execute(command: Command, common: &Common) -> Exit {
         Command::Console => console::run(common).await,
         Command::BootRecord { moment } => machine::boot_record(moment, common),
         Command::Personalise(arguments) => machine::personalise(&arguments, common),
+        Command::Health(arguments) => health::run(&arguments, common).await,
         Command::Doctor => query::doctor(common).await,
         Command::Version => query::version(output),
         Command::Docs { page } => docs::print(page),

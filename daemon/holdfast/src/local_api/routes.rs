@@ -4,6 +4,7 @@ use super::view::{EnrolOrder, EnrolResult, LocalStatus, RunningNode};
 use crate::{
     codes, doctor,
     enrol::{renew::validity, token},
+    health::{self, Check, Verdict},
     identity::Identity,
     settings::Settings,
     telemetry::metrics,
@@ -15,8 +16,11 @@ use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use std::sync::Arc;
-use tokio::sync::{mpsc, oneshot, watch};
+use std::{sync::Arc, time::Duration};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::timeout,
+};
 
 /// The largest body of a request, in bytes.
 const MAX_BODY_BYTES: usize = 16 * 1024;
@@ -26,6 +30,9 @@ const MAX_DOCUMENT_BYTES: usize = 32 << 20;
 
 /// The most documents of the history that are shown.
 const HISTORY: usize = 100;
+
+/// How long an answer waits for a better verdict. A disk that takes no file tells nobody when it does again.
+const VERDICT_PATIENCE: Duration = Duration::from_secs(5);
 
 /// An order to enrol, and where its outcome goes.
 pub type EnrolCommand = (EnrolmentToken, oneshot::Sender<Result<EnrolResult, Problem>>);
@@ -56,6 +63,8 @@ pub(super) async fn answer(
         (&Method::GET, "/v1/status") => Ok(json(&status(&surroundings))),
         (&Method::GET, "/v1/plan") => plan(&surroundings).await,
         (&Method::POST, "/v1/plan") => foresee(&surroundings, request).await,
+        (&Method::GET, "/v1/health") => Ok(json(&verdict(&surroundings))),
+        (&Method::GET, "/v1/health/wait") => Ok(json(&awaited_verdict(&surroundings).await)),
         (&Method::GET, "/v1/history") => history(&surroundings),
         (&Method::GET, "/v1/doctor") => Ok(json(
             &doctor::examine(&Ok(surroundings.settings.as_ref().clone())).await,
@@ -105,6 +114,49 @@ fn status(surroundings: &Surroundings) -> LocalStatus {
         details: node.as_ref().map(|node| node.details()).unwrap_or_default(),
         report: node.map(|node| node.status()),
     }
+}
+
+/// Whether this start of the machine is good, now.
+fn verdict(surroundings: &Surroundings) -> Verdict {
+    let mut checks = health::of_disk(&surroundings.settings.state_dir, &surroundings.store);
+    let node = surroundings.node.borrow().clone();
+    match node {
+        Some(node) => {
+            checks.insert(0, Check::of(health::DAEMON, None));
+            checks.extend(node.health());
+        }
+        // One that is not enrolled has nothing more to run.
+        None => {
+            let starting = surroundings.identity.borrow().is_some().then(|| {
+                Problem::new(
+                    codes::NODE_STARTING,
+                    "the node is still starting",
+                    "try again in a moment",
+                )
+            });
+            checks.insert(0, Check::of(health::DAEMON, starting));
+        }
+    }
+    Verdict::of(checks)
+}
+
+/// The same once it is good, or something of it changed, or after a while.
+async fn awaited_verdict(surroundings: &Surroundings) -> Verdict {
+    let mut known = surroundings.node.clone();
+    let first = verdict(surroundings);
+    if first.good {
+        return first;
+    }
+    let node = known.borrow_and_update().clone();
+    let changed = async {
+        match &node {
+            Some(node) => node.changed().await,
+            // It cannot end before the daemon does.
+            None => drop(known.changed().await),
+        }
+    };
+    let _ = timeout(VERDICT_PATIENCE, changed).await;
+    verdict(surroundings)
 }
 
 async fn plan(surroundings: &Surroundings) -> Answer {

@@ -1,6 +1,7 @@
 //! What the local API shows: the forms of its answers, and the seam to the running node.
 
 use crate::foresee::Foresight;
+use crate::health::Check;
 use crate::reconcile::orders::{Paused, Resumed, RollingBack};
 use futures::future::BoxFuture;
 use holdfast_core::plan::Plan;
@@ -16,6 +17,12 @@ pub trait RunningNode: Send + Sync {
 
     /// Its link to the broker.
     fn link(&self) -> LinkView;
+
+    /// Whether Kubernetes and the apps are as they were before this start of the machine.
+    fn health(&self) -> Vec<Check>;
+
+    /// Ends when something that [`Self::health`] looks at changed.
+    fn changed(&self) -> BoxFuture<'_, ()>;
 
     /// What is told only on the box itself.
     fn details(&self) -> NodeDetails;

@@ -42,6 +42,8 @@ pub struct Progress {
     pub pause_reason: Option<String>,
     /// Names of the apps of the document that is kept up, in its order.
     pub apps: Vec<String>,
+    /// Those of them that may fail alone.
+    pub alone: Vec<String>,
 }
 
 /// Makes status reports.
@@ -99,6 +101,21 @@ impl Reporter {
             sequence: self.last_sequence.load(Ordering::Relaxed),
             machine: self.machine(),
             ..self.with_progress(self.content())
+        }
+    }
+
+    /// Ends when something that a report tells changed.
+    pub async fn changed(&self) {
+        let mut inputs = (self.progress.clone(), self.kubernetes.clone(), self.apps.clone());
+        inputs.0.mark_unchanged();
+        inputs.1.mark_unchanged();
+        inputs.2.mark_unchanged();
+        // A channel whose other end is gone changes no more; that is at the end of the daemon.
+        tokio::select! {
+            Ok(()) = inputs.0.changed() => {}
+            Ok(()) = inputs.1.changed() => {}
+            Ok(()) = inputs.2.changed() => {}
+            else => std::future::pending().await,
         }
     }
 

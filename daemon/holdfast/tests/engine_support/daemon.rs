@@ -19,7 +19,7 @@ impl<'a> Daemon<'a> {
         Self { node }
     }
 
-    fn command(&self, arguments: &[&str]) -> Result<Command> {
+    pub fn command(&self, arguments: &[&str]) -> Result<Command> {
         let config = self.node.path("holdfast.toml");
         if !config.exists() {
             let settings = &self.node.settings;

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{failpoint, kubernetes::control::Order};
 use holdfast_core::failure::Failure;
-use holdfast_protocol::Generation;
+use holdfast_protocol::{Generation, Problem};
 
 impl Switcher {
     /// Stops k3s and keeps its datastore with the program that wrote it. It stands still after that, until [`Self::go_on`] or the next start.
@@ -43,10 +43,10 @@ impl Switcher {
     ///
     /// # Errors
     /// Why it stays as it is.
-    pub fn put_back_after_restart(&self, generation: Generation) -> Result<bool, Failure> {
+    pub fn put_back_after_restart(&self, generation: Generation) -> Result<bool, Problem> {
         self.inner
             .put_back_after_restart(generation)
-            .map_err(|error| error.failure())
+            .map_err(|error| error.failure().problem)
     }
 }
 

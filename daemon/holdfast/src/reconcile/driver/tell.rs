@@ -38,6 +38,9 @@ impl Driver {
                     None => self.state.fallback().map(|fallback| fallback.generation),
                 }),
             pause_reason: self.pause.as_ref().map(|pause| pause.reason.clone()),
+            alone: shown
+                .map(|document| document.isolated.iter().cloned().collect())
+                .unwrap_or_default(),
             apps: shown
                 .and_then(|document| self.known.get(&document.digest))
                 .map(|known| known.apps.clone())

@@ -61,6 +61,14 @@ pub struct Surroundings {
     pub slots: Arc<dyn Slots>,
 }
 
+/// The slots of this machine; none where it runs no image.
+///
+/// # Errors
+/// Why they cannot be read though it runs one.
+pub fn open(_settings: &Settings) -> Result<Option<Arc<dyn Slots>>, Problem> {
+    Ok(None)
+}
+
 /// The operating system of a box that runs an image.
 pub struct System {
     parts: Surroundings,
@@ -97,14 +105,12 @@ impl System {
     }
 
     /// Changes the record and has it on the disk.
-    fn write_down<T>(&self, change: impl FnOnce(&mut Record) -> T) -> Result<T, Failure> {
+    fn write_down<T>(&self, change: impl FnOnce(&mut Record) -> T) -> Result<T, Problem> {
         let mut record = self.record();
         let mut next = record.clone();
         let value = change(&mut next);
         if next != *record {
-            self.records
-                .write(&next)
-                .map_err(|problem| Failure::of_document(problem, true))?;
+            self.records.write(&next)?;
             *record = next;
         }
         Ok(value)
@@ -129,14 +135,11 @@ impl System {
         }
     }
 
-    fn tell_unwritten(&self, written: Result<(), Failure>) {
-        if let Err(failure) = written {
-            tracing::error!(problem = %failure.problem, "the state of the operating system cannot be written down");
+    fn tell_unwritten(&self, written: Result<(), Problem>) {
+        if let Err(problem) = written {
+            tracing::error!(%problem, "the state of the operating system cannot be written down");
             let now = self.parts.recorder.floor.now();
-            self.parts
-                .recorder
-                .conditions
-                .set("os-record", failure.problem, now);
+            self.parts.recorder.conditions.set("os-record", problem, now);
         }
     }
 
@@ -149,7 +152,7 @@ impl System {
                 detail: String::new(),
             }),
             Ok(None) => {}
-            Err(failure) => self.tell_unwritten(Err(failure)),
+            Err(problem) => self.tell_unwritten(Err(problem)),
         }
     }
 
@@ -164,8 +167,8 @@ impl System {
                 put_back,
                 "the operating system fell back"
             ),
-            Err(failure) => {
-                tracing::error!(problem = %failure.problem, "the datastore cannot be put back; it stays as it is");
+            Err(problem) => {
+                tracing::error!(%problem, "the datastore cannot be put back; it stays as it is");
             }
         }
         failpoint::reach("os-fell-back");
@@ -292,17 +295,17 @@ impl System {
     pub async fn check(&self, document: &DocumentRef) -> Result<(), Failure> {
         self.settled().await;
         let Some(os) = &document.os else { return Ok(()) };
-        self.refuse_bad(os)?;
+        self.refuse_bad(os).map_err(|failure| *failure)?;
         self.parts.slots.check(os).await
     }
 
-    fn refuse_bad(&self, os: &OsRef) -> Result<(), Failure> {
+    fn refuse_bad(&self, os: &OsRef) -> Result<(), Box<Failure>> {
         let manifest = os.manifest.as_ref().map(|manifest| manifest.digest);
         if os.version == self.version() {
             return Ok(());
         }
         match self.record().refusal(&os.version, manifest) {
-            Some(problem) => Err(Failure::of_document(problem.clone(), false)),
+            Some(problem) => Err(Box::new(Failure::of_document(problem.clone(), false))),
             None => Ok(()),
         }
     }
@@ -314,7 +317,7 @@ impl System {
     pub async fn stage(&self, document: &DocumentRef) -> Result<(), Failure> {
         self.settled().await;
         let Some(os) = &document.os else { return Ok(()) };
-        self.refuse_bad(os)?;
+        self.refuse_bad(os).map_err(|failure| *failure)?;
         self.parts.slots.stage(os).await?;
         self.parts.boots.note_or_log(Note::Os {
             step: OsStep::Staged,
@@ -340,7 +343,7 @@ impl System {
         if os.version == self.version() {
             return Ok(());
         }
-        self.refuse_bad(os)?;
+        self.refuse_bad(os).map_err(|failure| *failure)?;
         let Some(manifest) = &os.manifest else {
             return self.parts.slots.check(os).await;
         };
@@ -368,7 +371,8 @@ impl System {
                 armed: false,
                 restarts,
             });
-        })?;
+        })
+        .map_err(later)?;
         failpoint::reach("os-written-down");
         let restarted = self.leave(document.generation, os, stop).await;
         // Nothing of it happened, or the machine still stands.
@@ -385,7 +389,7 @@ impl System {
         self.parts.switcher.keep_for_restart(generation).await?;
         failpoint::reach("os-kept");
         if stop.is_cancelled() {
-            self.write_down(|record| record.trial = None)?;
+            self.write_down(|record| record.trial = None).map_err(later)?;
             return Ok(());
         }
         self.parts.slots.arm(os).await?;
@@ -395,7 +399,8 @@ impl System {
                 trial.armed = true;
                 trial.restarts += 1;
             }
-        })?;
+        })
+        .map_err(later)?;
         self.parts.boots.note_or_log(Note::Os {
             step: OsStep::Installed,
             version: os.version.clone(),
@@ -409,9 +414,7 @@ impl System {
     async fn restart(&self, reason: RebootReason) -> Result<(), Failure> {
         self.parts.boots.note_or_log(Note::RebootAsked { reason });
         failpoint::reach("os-restarting");
-        power::restart(&self.parts.settings)
-            .await
-            .map_err(|problem| Failure::of_document(problem, true))?;
+        power::restart(&self.parts.settings).await.map_err(later)?;
         sleep(RESTART_PATIENCE).await;
         let problem = Problem::new(
             codes::OS_NO_RESTART,
@@ -453,10 +456,12 @@ impl System {
             None => self.record().before(to.generation).map(str::to_owned),
         };
         let Some(target) = target.filter(|target| target != self.version()) else {
-            return self.write_down(|record| {
-                record.trial = None;
-                record.went_back(to.generation);
-            });
+            return self
+                .write_down(|record| {
+                    record.trial = None;
+                    record.went_back(to.generation);
+                })
+                .map_err(later);
         };
         let gone = |reason: String| {
             let problem = Problem::new(
@@ -492,7 +497,8 @@ impl System {
                 version: target.clone(),
                 restarts: restarts + 1,
             });
-        })?;
+        })
+        .map_err(later)?;
         failpoint::reach("os-returning");
         self.parts.slots.return_to(&target).await?;
         failpoint::reach("os-returned");
@@ -503,4 +509,9 @@ impl System {
         });
         self.restart(RebootReason::OsRestore { version: target }).await
     }
+}
+
+/// It may be otherwise later: it is tried again.
+const fn later(problem: Problem) -> Failure {
+    Failure::of_document(problem, true)
 }
