@@ -308,12 +308,17 @@ impl Life {
 
     /// A box without a hub runs what came with its image.
     fn run_seed(&self) -> Option<seed::Running> {
-        seed::start(&self.settings, &self.store, &self.floor, &self.shutdown, &self.node).unwrap_or_else(
-            |problem| {
-                self.complain(problem);
-                None
-            },
+        seed::start(
+            &self.settings,
+            &self.store,
+            &self.floor,
+            &self.shutdown,
+            &self.node,
         )
+        .unwrap_or_else(|problem| {
+            self.complain(problem);
+            None
+        })
     }
 
     /// Waits for a token, from the local API or from where an unattended box finds one, until one enrols the box.

@@ -13,9 +13,8 @@
 use crate::foresee::{Foresight, foresee};
 use crate::{
     apply::Objects,
-    boots::{self, BootLog},
     artifacts::Fetcher,
-    boots::BootLog,
+    boots::{self, BootLog},
     codes,
     enrol::{
         client::{first_desired, forget_first_desired},
@@ -38,11 +37,12 @@ use crate::{
     local_api::view::{LinkView, NodeDetails, PauseOrder, RollbackOrder, RunningNode},
     machine::{Flash, Space},
     observe::{self, Versions},
+    os,
     pace::Pace,
     reconcile::{
         Driver, Intake, Parts,
         orders::{Order, Paused, Reply, Resumed, RollingBack, is_one_line},
-        system::{self, Surroundings, System},
+        system::{Surroundings, System},
     },
     report::{Conditions, Live, News, Progress, Recorder, Reporter, agent},
     settings::Settings,
@@ -121,8 +121,8 @@ pub async fn run(
         fetch: fetcher.progress(),
         apply: Arc::default(),
     };
-    let (os, os_status) = watch::channel(None);
-    let system = match system::open(&settings) {
+    let (os_shown, os_status) = watch::channel(None);
+    let system = match os::open(&settings, Some(fetcher.clone())) {
         Ok(slots) => slots.map(|slots| {
             let surroundings = Surroundings {
                 settings: settings.clone(),
@@ -131,7 +131,7 @@ pub async fn run(
                 boots: BootLog::new(&settings.state_dir),
                 slots,
             };
-            System::new(surroundings, os)
+            System::new(surroundings, os_shown)
         }),
         // It runs on as a box whose system nobody switches.
         Err(problem) => {
@@ -419,7 +419,8 @@ impl Handle {
             ));
         };
         let identity = self.objects.identity.borrow().clone();
-        let document = identity.readmit(&newest.envelope)
+        let document = identity
+            .readmit(&newest.envelope)
             .map_err(|rejection| rejection.problem)?;
         let reference = DocumentRef::of(&document);
         let cluster = self.kubernetes.borrow().cluster.clone();

@@ -6,6 +6,7 @@ use crate::{
     codes,
     health::{Check, Verdict, gate},
     local_api::client::ask,
+    os,
     reconcile::system,
 };
 use holdfast_protocol::{Problem, codes as shared};
@@ -105,7 +106,7 @@ async fn settle(settings: &crate::settings::Settings, verdict: &Verdict) -> Exit
         problem: problem.clone(),
         kernel: boots.evidence().kernel_lines(),
     });
-    let slots = match system::open(settings) {
+    let slots = match os::open(settings, None) {
         Ok(slots) => slots,
         Err(problem) => {
             tracing::error!(%problem, "the slots of the operating system cannot be read");

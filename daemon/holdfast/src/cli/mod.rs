@@ -5,8 +5,8 @@
 pub mod docs;
 mod enrol;
 mod exit;
-pub(crate) mod machine;
 mod health;
+pub(crate) mod machine;
 mod orders;
 mod plan;
 mod query;

@@ -105,6 +105,7 @@ mod tests {
                 extra: Map::new(),
             }],
             isolated: BTreeSet::new(),
+            os: None,
         }
     }
 

@@ -1,9 +1,7 @@
 //! The documents that matter, and that what they need stays on the disk.
 
 use super::Driver;
-use holdfast_core::{
-    reconcile::{DocumentRef, JournalStep, deadline_after_restarts},
-};
+use holdfast_core::reconcile::{DocumentRef, JournalStep, deadline_after_restarts};
 use holdfast_protocol::{
     Digest,
     document::{DesiredState, K3sSection, Policy},

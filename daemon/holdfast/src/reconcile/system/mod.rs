@@ -61,14 +61,6 @@ pub struct Surroundings {
     pub slots: Arc<dyn Slots>,
 }
 
-/// The slots of this machine; none where it runs no image.
-///
-/// # Errors
-/// Why they cannot be read though it runs one.
-pub fn open(_settings: &Settings) -> Result<Option<Arc<dyn Slots>>, Problem> {
-    Ok(None)
-}
-
 /// The operating system of a box that runs an image.
 pub struct System {
     parts: Surroundings,
