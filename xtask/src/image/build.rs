@@ -49,12 +49,6 @@ pub struct Options {
     /// Directory with artifacts to bake, in sha256/HEX
     #[arg(long, value_name = "DIR")]
     artifacts: Option<PathBuf>,
-    /// Directory tree that is copied over the root of the image; may be given more than once
-    #[arg(long, value_name = "DIR")]
-    extra_tree: Vec<PathBuf>,
-    /// Further argument on the kernel's command line; may be given more than once
-    #[arg(long, value_name = "ARGUMENT", allow_hyphen_values = true)]
-    kernel_argument: Vec<String>,
     /// Directory of the builder's keys; missing ones are made [default: target/image/keys]
     #[arg(long, value_name = "DIR")]
     keys: Option<PathBuf>,
@@ -280,12 +274,6 @@ impl Build {
         }
         for argument in &self.kernel_arguments {
             command.arg("--kernel-command-line").arg(argument);
-        }
-        for tree in &self.trees {
-            command.arg("--extra-tree").arg(tree);
-        }
-        for argument in &self.kernel_arguments {
-            command.arg(format!("--kernel-command-line={argument}"));
         }
         if self.debug {
             command.args(["--profile", "debug"]);
