@@ -56,22 +56,22 @@ pub struct Image {
 impl Image {
     /// The raw image of a whole disk.
     pub fn raw(&self) -> Result<PathBuf> {
-        self.only("raw")
+        self.only(".raw")
     }
 
-    /// The file of the directory with this extension.
-    pub fn only(&self, extension: &str) -> Result<PathBuf> {
+    /// The file of the directory whose name ends so.
+    pub fn only(&self, ending: &str) -> Result<PathBuf> {
         let mut found = Vec::new();
         for entry in fs::read_dir(&self.directory)? {
             let path = entry?.path();
-            if path.extension().is_some_and(|is| is == extension) {
+            if path.to_string_lossy().ends_with(ending) {
                 found.push(path);
             }
         }
         match found.as_slice() {
             [path] => Ok(path.clone()),
             _ => bail!(
-                "{} holds {} files *.{extension}, not one",
+                "{} holds {} files *{ending}, not one",
                 self.directory.display(),
                 found.len()
             ),
@@ -80,12 +80,12 @@ impl Image {
 
     /// The signed manifest of an update to it.
     pub fn manifest(&self) -> Result<PathBuf> {
-        self.only("manifest")
+        self.only(".manifest.json")
     }
 
     /// The chunks that the manifest names.
     pub fn pack(&self) -> Result<PathBuf> {
-        self.only("pack")
+        self.only(".pack")
     }
 
     /// The processor that it is for.
