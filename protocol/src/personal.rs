@@ -305,7 +305,7 @@ mod read {
                 match (key.as_str(), value) {
                     ("hostname", Value::String(text)) => {
                         take(&mut problems, hostname(text), |name| {
-                            personal.hostname = Some(name)
+                            personal.hostname = Some(name);
                         });
                     }
                     ("network", Value::Table(table)) => {
