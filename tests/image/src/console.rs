@@ -158,9 +158,20 @@ fn is_fault(line: &str) -> bool {
     ]
     .iter()
     .any(|sign| line.contains(sign))
-        // Programs' own faults are told in similar words, and name the program's segment.
-        && !line.contains("traps: ") | line.contains("traps: PANIC")
+        // Programs' own faults are told in similar words, and name the program.
+        && (!line.contains("traps: ") || line.contains("traps: PANIC"))
         && !line.contains("segfault at")
+        || locked_up(line)
+}
+
+/// Whether the kernel says that a processor has not moved for so long that it will not any more. A busy machine alone, on which the guest is
+/// not let run, gives shorter ones.
+fn locked_up(line: &str) -> bool {
+    line.split_once("soft lockup - CPU#")
+        .and_then(|(_, rest)| rest.split_once(" stuck for "))
+        .and_then(|(_, rest)| rest.split_once('s'))
+        .and_then(|(seconds, _)| seconds.parse::<u32>().ok())
+        .is_some_and(|seconds| seconds >= 75)
 }
 
 /// The first sign of a fault of the guest's kernel in a console's log.
@@ -250,6 +261,12 @@ mod tests {
         assert!(is_fault("[   12.3] Oops: 0002 [#1] PREEMPT SMP"));
         assert!(is_fault(
             "[    1.0] BUG: unable to handle page fault for address: 00000"
+        ));
+        assert!(is_fault(
+            "[  217.2] watchdog: BUG: soft lockup - CPU#0 stuck for 78s! [systemd:1]"
+        ));
+        assert!(!is_fault(
+            "[  161.2] watchdog: BUG: soft lockup - CPU#0 stuck for 26s! [systemd:1]"
         ));
         assert!(!is_fault("[   12.3] k3s[12]: segfault at 0 ip 00 error 4 in k3s"));
         assert!(!is_fault(
