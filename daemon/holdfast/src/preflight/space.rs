@@ -92,7 +92,6 @@ mod tests {
             generation: Generation { epoch: 1, counter: 1 },
             digest: Digest::of(b"document"),
             blobs: Vec::new(),
-            os: None,
             ready_deadline_seconds: 600,
             drift: DriftPolicy::Correct,
             stability_seconds: 0,
