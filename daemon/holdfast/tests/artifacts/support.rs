@@ -191,23 +191,27 @@ async fn serve(
             .map(|(_, value)| value.to_owned())
     };
     let path = head.split(' ').nth(1).unwrap().to_owned();
-    let offset: usize = header("range")
-        .and_then(|range| range.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok())
-        .unwrap_or(0);
+    let range = header("range").unwrap_or_default();
+    let (offset, last) = range
+        .strip_prefix("bytes=")
+        .and_then(|range| range.split_once('-'))
+        .unwrap_or_default();
+    let offset: usize = offset.parse().unwrap_or(0);
     log.lock()
         .unwrap()
         .push((path, offset as u64, header("authorization")));
     let size = content.len();
+    let end = last.parse().map_or(size, |last: usize| size.min(last + 1));
     let lie: Vec<u8> = content.iter().map(|byte| byte ^ 1).collect();
     let part = |first: usize, body: &[u8]| {
         format!(
             "HTTP/1.1 206 Partial Content\r\ncontent-length: {}\r\ncontent-range: bytes {first}-{}/{size}\r\n\r\n",
             body.len(),
-            size - 1
+            first + body.len() - 1
         )
     };
     let whole = |length: usize| format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n");
-    let rest = &content[offset.min(size)..];
+    let rest = &content[offset.min(end)..end];
     let (head, body, end): (String, &[u8], bool) = match &manner {
         Manner::Good => (part(offset, rest), rest, true),
         Manner::Cut(after) => (part(offset, rest), &rest[..rest.len().min(*after)], true),
@@ -218,7 +222,7 @@ async fn serve(
             &content,
             true,
         ),
-        Manner::Lies => (part(offset, rest), &lie[offset..], true),
+        Manner::Lies => (part(offset, rest), &lie[offset..end], true),
         Manner::LiesAndCuts(after) => (part(offset, rest), &lie[offset..][..*after], true),
         Manner::Longer => (whole(size + 1), &content, true),
         Manner::OtherPart => (part(offset + 1, &rest[1..]), &rest[1..], true),
