@@ -8,7 +8,10 @@ use super::{Common, Exit, query::Done, query::show, render};
 use crate::{
     codes,
     foresee::{Basis, Foresight, compare},
-    local_api::client::{LocalError, ask},
+    local_api::{
+        client::{LocalError, ask},
+        view::LocalStatus,
+    },
 };
 use clap::Args;
 use holdfast_core::object::{PrepareError, Scopes, prepare_document};
@@ -64,7 +67,7 @@ pub(super) async fn run(arguments: PlanArguments, common: &Common) -> Done {
     let settings = common.settings()?;
     let body = serde_json::to_vec(&document)
         .map_err(|error| Problem::new(shared::INTERNAL, error.to_string(), ""))?;
-    let foresight = match ask(&settings.socket, Method::POST, "/v1/plan", body).await {
+    let mut foresight: Foresight = match ask(&settings.socket, Method::POST, "/v1/plan", body).await {
         Ok(answer) => serde_json::from_slice(&answer).map_err(|error| {
             Problem::new(
                 shared::INTERNAL,
@@ -80,12 +83,35 @@ pub(super) async fn run(arguments: PlanArguments, common: &Common) -> Done {
         }
         Err(error) => return Err(Problem::from(&error)),
     };
+    if let Some(wanted) = &document.os {
+        let status = ask(&settings.socket, Method::GET, "/v1/status", Vec::new()).await;
+        let status = status
+            .ok()
+            .and_then(|status| serde_json::from_slice(&status).ok());
+        let running = status
+            .and_then(|status: LocalStatus| status.report?.os)
+            .map(|os| os.version);
+        foresight
+            .notes
+            .insert(0, os_note(&wanted.version, running.as_deref()));
+    }
     show(common.output, &foresight, text)?;
     Ok(if foresight.refused.is_empty() {
         Exit::Done
     } else {
         Exit::Failed
     })
+}
+
+/// What becomes of the operating system.
+fn os_note(wanted: &str, running: Option<&str>) -> String {
+    match running {
+        Some(running) if running == wanted => format!("the operating system stays {wanted}"),
+        Some(running) => format!(
+            "the operating system goes from {running} to {wanted}: it is written beside the one that runs, and the box restarts into it"
+        ),
+        None => format!("the operating system is to be {wanted}; nobody here says which one runs"),
+    }
 }
 
 fn nobody(error: &io::Error) -> bool {
@@ -215,4 +241,16 @@ fn text(foresight: &Foresight) -> String {
         let _ = writeln!(text, "note: {}", render::printable(note));
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_of_the_operating_system_is_part_of_the_plan() {
+        assert_eq!(os_note("2", Some("2")), "the operating system stays 2");
+        assert!(os_note("2", Some("1")).contains("from 1 to 2"));
+        assert!(os_note("2", None).contains("is to be 2"));
+    }
 }
