@@ -40,6 +40,7 @@ pub mod os;
 pub mod pace;
 pub mod preflight;
 pub mod probe;
+pub mod quiet;
 pub mod reconcile;
 pub mod report;
 pub mod sealed;

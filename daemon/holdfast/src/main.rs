@@ -13,6 +13,9 @@ use tokio::{
     signal::unix::{SignalKind, signal},
 };
 
+#[global_allocator]
+static HEAP: holdfast_memory::Heap = holdfast_memory::Heap;
+
 /// Threads for calls that block (name lookups, waits for files). A few are enough, and each costs memory.
 const BLOCKING_THREADS: usize = 4;
 /// Stack of such a thread, in bytes.
@@ -45,6 +48,7 @@ async fn daemon(common: &Common) -> Result<(), Problem> {
 
     let daemon = Daemon::build(settings).await?;
     let mut running = daemon.spawn();
+    tokio::spawn(holdfast::quiet::run());
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "ready");
     notifier.ready();
 

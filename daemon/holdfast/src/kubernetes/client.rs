@@ -22,8 +22,9 @@ use tower::{BoxError, ServiceBuilder};
 const IDLE_CONNECTION: Duration = Duration::from_secs(5);
 /// Unused connections kept at most: as many as are used at once, or each request of a document would begin with a handshake.
 const IDLE_CONNECTIONS: usize = 16;
-/// The most that one read buffer of a connection grows to, in bytes; hyper's own limit is 400 KiB.
-const READ_BUFFER: usize = 64 * 1024;
+/// The read buffer of a connection, in bytes. Left to itself, hyper lets it grow to 400 KiB with what a list brings, and a watch, which lives
+/// on the connection of its list, keeps it. A TLS record has at most 16 KiB, so a larger one saves next to nothing.
+const READ_BUFFER: usize = 8 * 1024;
 
 /// Reads the kubeconfig and makes a client of it; opens no connection yet.
 pub async fn connect(kubeconfig: &Path) -> Result<Client, KubernetesError> {
@@ -61,7 +62,7 @@ fn build(config: &Config, tls: rustls::ClientConfig) -> Result<Client, kube::Err
         .pool_timer(TokioTimer::new())
         .pool_idle_timeout(IDLE_CONNECTION)
         .pool_max_idle_per_host(IDLE_CONNECTIONS)
-        .http1_max_buf_size(READ_BUFFER)
+        .http1_read_buf_exact_size(READ_BUFFER)
         .build::<_, Body>(connector);
     let service = ServiceBuilder::new()
         .layer(config.base_uri_layer())

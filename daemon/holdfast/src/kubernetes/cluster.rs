@@ -13,7 +13,7 @@ use super::{
     load::Load,
     metadata::{Described, Page},
 };
-use crate::pace::random;
+use crate::{pace::random, quiet};
 use bytes::Bytes;
 use futures::{Stream, StreamExt as _};
 use holdfast_core::object::{MANAGED_BY_LABEL, MANAGER, ObjectKey, PreparedObject};
@@ -385,6 +385,7 @@ impl Cluster {
         what: &str,
         request: impl Future<Output = kube::Result<T>>,
     ) -> Result<T, KubernetesError> {
+        quiet::stir();
         match tokio::time::timeout(self.request_timeout, request).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(error)) => {

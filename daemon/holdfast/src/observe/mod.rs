@@ -5,6 +5,7 @@
 //! objects are asked for one at a time and only where readiness depends on them; a change is called drift exactly when a field that
 //! Holdfast wrote is no longer its own, so neither a status nor a neighbour's field ever is.
 
+mod keys;
 mod look;
 mod observer;
 mod table;

@@ -262,7 +262,7 @@ impl Observer {
         self.queue.clear();
         self.again.clear();
         self.pauses.clear();
-        self.versions.retain(|key| self.table.contains(key));
+        self.versions.retain(self.table.keys());
         // Only now: the table before would hold them against what it saw in an earlier Kubernetes.
         self.versions.recorded(records);
         self.current = Some((ticket, cluster.clone()));
@@ -272,7 +272,7 @@ impl Observer {
         }
         // A look tells at once what a watch would tell only with the next change.
         let all = self.table.keys().filter(|key| !is_ready_by_being_there(key));
-        self.queue.extend(all.cloned());
+        self.queue.extend(all);
         self.tell();
     }
 
@@ -302,7 +302,7 @@ impl Observer {
         let pause = (Instant::now() + LAST_LOOK, LAST_LOOK);
         for key in self.table.keys() {
             if key.api_version == kind.0 && key.kind == kind.1 {
-                self.pauses.insert(key.clone(), pause);
+                self.pauses.insert(key, pause);
             }
         }
     }
@@ -390,6 +390,17 @@ impl Observer {
             self.pauses.insert(key.clone(), (Instant::now() + pause, pause));
         } else {
             self.pauses.remove(key);
+        }
+        self.thin_out();
+    }
+
+    /// Lets go of what the looks at many objects needed, once none is under way.
+    fn thin_out(&mut self) {
+        if self.busy.is_empty() && self.queue.is_empty() {
+            self.busy = HashSet::new();
+            self.again.shrink_to_fit();
+            self.queue = VecDeque::new();
+            self.pauses.shrink_to_fit();
         }
     }
 

@@ -3,6 +3,7 @@
 //! In: what watches and looks say. Out: which objects drifted, which need a look, and the readiness of each app and of all.
 
 use super::{
+    keys::Keys,
     look::is_ready_by_being_there,
     observer::Target,
     versions::Versions,
@@ -14,27 +15,33 @@ use holdfast_core::{
     readiness::{IsolatedApp, Readiness, Summary},
 };
 use holdfast_protocol::report::{AppStatus, Health};
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::{
+    collections::{BTreeSet, HashMap, HashSet},
+    sync::Arc,
+};
 
 /// One observed object.
 #[derive(Debug)]
 struct Entry {
-    key: ObjectKey,
-    app: usize,
+    /// Place of its app.
+    app: u32,
     /// What the watch said last.
     seen: Option<ObjectVersion>,
     /// Which object of this name is known to be gone; 0 where that is not known.
     gone: Option<u64>,
     /// Whether the list that is under way has named it.
     listed: bool,
-    readiness: Option<Readiness>,
+    /// Most are healthy, and share the word of it.
+    readiness: Option<Arc<Readiness>>,
 }
 
 /// All observed objects.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Table {
+    keys: Keys,
+    /// One for each key, at the same place.
     entries: Vec<Entry>,
-    places: HashMap<ObjectKey, usize>,
+    healthy: Arc<Readiness>,
     apps: Vec<String>,
     /// Apps that may fail alone, by place.
     isolated: BTreeSet<usize>,
@@ -61,28 +68,39 @@ impl Consequences {
     }
 }
 
+impl Default for Table {
+    fn default() -> Self {
+        Self {
+            keys: Keys::default(),
+            entries: Vec::new(),
+            healthy: Arc::new(Readiness::healthy()),
+            apps: Vec::new(),
+            isolated: BTreeSet::new(),
+            probes: Vec::new(),
+            settled: false,
+        }
+    }
+}
+
 impl Table {
-    pub(super) fn new(targets: Vec<Target>, apps: Vec<String>) -> Self {
+    pub(super) fn new(mut targets: Vec<Target>, apps: Vec<String>) -> Self {
         let position: HashMap<_, _> = apps.iter().cloned().zip(0..).collect();
-        let mut table = Self {
+        targets.retain(|target| position.contains_key(&target.app));
+        let entries = targets.iter().map(|target| Entry {
+            app: position[&target.app],
+            seen: None,
+            gone: None,
+            listed: false,
+            readiness: None,
+        });
+        let entries = entries.collect();
+        let keys = Keys::new(targets.iter().map(|target| &target.key));
+        Self {
+            keys,
+            entries,
             apps,
             ..Self::default()
-        };
-        for target in targets {
-            let Some(app) = position.get(&target.app) else {
-                continue;
-            };
-            table.places.insert(target.key.clone(), table.entries.len());
-            table.entries.push(Entry {
-                key: target.key,
-                app: *app,
-                seen: None,
-                gone: None,
-                listed: false,
-                readiness: None,
-            });
         }
-        table
     }
 
     /// Lets these apps fail alone.
@@ -139,54 +157,53 @@ impl Table {
 
     /// Takes over what the table before knew of the same objects.
     pub(super) fn inherit(&mut self, former: &mut Self) {
-        for entry in &mut former.entries {
-            if let Some(place) = self.places.get(&entry.key) {
-                self.entries[*place].seen = entry.seen.take();
+        for (place, key) in self.keys.iter().enumerate() {
+            if let Some((_, entry)) = former.get(&key) {
+                self.entries[place].seen = entry.seen.take();
             }
         }
     }
 
     pub(super) fn kinds(&self) -> BTreeSet<KindName> {
-        self.entries
-            .iter()
-            .map(|entry| (entry.key.api_version.clone(), entry.key.kind.clone()))
-            .collect()
+        self.keys.kinds().iter().cloned().collect()
     }
 
-    pub(super) fn keys(&self) -> impl Iterator<Item = &ObjectKey> {
-        self.entries.iter().map(|entry| &entry.key)
+    pub(super) fn keys(&self) -> impl Iterator<Item = ObjectKey> {
+        self.keys.iter()
     }
 
     pub(super) fn contains(&self, key: &ObjectKey) -> bool {
-        self.places.contains_key(key)
+        self.keys.place(key).is_some()
     }
 
-    fn get(&mut self, key: &ObjectKey) -> Option<&mut Entry> {
-        self.places.get(key).map(|place| &mut self.entries[*place])
+    fn get(&mut self, key: &ObjectKey) -> Option<(usize, &mut Entry)> {
+        let place = self.keys.place(key)?;
+        Some((place, &mut self.entries[place]))
     }
 
     /// Takes in what a watch says.
     pub(super) fn see(&mut self, kind: &KindName, seen: Seen, versions: &Versions) -> Consequences {
         match seen {
             Seen::ListBegins => {
-                for entry in self.of_kind(kind) {
+                for (_, entry) in self.of_kind(kind) {
                     entry.listed = false;
                 }
                 Consequences::default()
             }
             Seen::Listed(metadata) => self.changed(kind, &metadata, versions, true),
             Seen::Changed(metadata) => self.changed(kind, &metadata, versions, false),
-            Seen::Gone(metadata) => match self.get(&key_of(kind, &metadata)) {
-                Some(entry) => missing(entry, metadata.version.uid, versions),
-                None => Consequences::default(),
-            },
+            Seen::Gone(metadata) => {
+                let key = key_of(kind, &metadata);
+                match self.get(&key) {
+                    Some((_, entry)) => missing(&key, entry, metadata.version.uid, versions),
+                    None => Consequences::default(),
+                }
+            }
             Seen::ListEnds => {
                 let mut all = Consequences::default();
-                for entry in self.of_kind(kind).filter(|entry| !entry.listed) {
+                for (key, entry) in self.of_kind(kind).filter(|(_, entry)| !entry.listed) {
                     let uid = entry.seen.take().map(|seen| seen.uid).unwrap_or_default();
-                    let one = missing(entry, uid, versions);
-                    all.drifted.extend(one.drifted);
-                    all.look.extend(one.look);
+                    all.add(missing(&key(), entry, uid, versions));
                 }
                 all
             }
@@ -198,11 +215,11 @@ impl Table {
     pub(super) fn written(&mut self, ended: &HashSet<ObjectKey>, versions: &Versions) -> Consequences {
         let mut all = Consequences::default();
         for key in ended {
-            let Some(entry) = self.get(key) else {
+            let Some((_, entry)) = self.get(key) else {
                 continue;
             };
-            all.look.extend(needs_look(entry));
-            if is_drifted(entry, versions) || is_gone(entry, versions) {
+            all.look.extend(needs_look(key));
+            if is_drifted(key, entry, versions) || is_gone(key, entry, versions) {
                 all.drifted.push(key.clone());
             }
         }
@@ -213,13 +230,13 @@ impl Table {
     pub(super) fn recorded(&mut self, keys: &HashSet<ObjectKey>, versions: &Versions) -> Consequences {
         let mut all = Consequences::default();
         for key in keys {
-            let Some(entry) = self.get(key) else {
+            let Some((_, entry)) = self.get(key) else {
                 continue;
             };
             if let Some(seen) = entry.seen {
                 versions.met(key, seen);
             }
-            if is_drifted(entry, versions) || is_gone(entry, versions) {
+            if is_drifted(key, entry, versions) || is_gone(key, entry, versions) {
                 all.drifted.push(key.clone());
             }
         }
@@ -228,15 +245,20 @@ impl Table {
 
     /// Takes in what a look said.
     pub(super) fn looked(&mut self, key: &ObjectKey, readiness: Readiness) {
-        if let Some(entry) = self.get(key) {
+        let readiness = if readiness == *self.healthy {
+            self.healthy.clone()
+        } else {
+            Arc::new(readiness)
+        };
+        if let Some((_, entry)) = self.get(key) {
             entry.readiness = Some(readiness);
         }
     }
 
     /// Whether an object is known not to be ready, or not known at all.
     pub(super) fn is_unready(&self, key: &ObjectKey) -> bool {
-        self.places.get(key).is_some_and(|place| {
-            self.entries[*place]
+        self.keys.place(key).is_some_and(|place| {
+            self.entries[place]
                 .readiness
                 .as_ref()
                 .is_none_or(|readiness| readiness.health != Health::Healthy)
@@ -261,7 +283,7 @@ impl Table {
 
     /// Readiness of the objects and probes of some apps.
     fn summarise(&self, picks: impl Fn(usize) -> bool) -> Summary {
-        let mut summary = summarise(self.entries.iter().filter(|entry| picks(entry.app)));
+        let mut summary = summarise(self.entries.iter().filter(|entry| picks(entry.app as usize)));
         for (app, readiness) in &self.probes {
             if app.is_some_and(&picks) && readiness.health > summary.health {
                 summary.health = readiness.health;
@@ -297,7 +319,8 @@ impl Table {
         listed: bool,
     ) -> Consequences {
         let key = key_of(kind, metadata);
-        let Some(entry) = self.get(&key) else {
+        let healthy = self.healthy.clone();
+        let Some((_, entry)) = self.get(&key) else {
             return Consequences::default();
         };
         entry.listed |= listed;
@@ -310,19 +333,26 @@ impl Table {
         entry.gone = None;
         let mut consequences = Consequences::default();
         if is_ready_by_being_there(&key) {
-            entry.readiness = Some(Readiness::healthy());
+            entry.readiness = Some(healthy);
         }
-        consequences.look.extend(needs_look(entry));
-        if is_drifted(entry, versions) {
+        consequences.look.extend(needs_look(&key));
+        if is_drifted(&key, entry, versions) {
             consequences.drifted.push(key);
         }
         consequences
     }
 
-    fn of_kind<'a>(&'a mut self, kind: &'a KindName) -> impl Iterator<Item = &'a mut Entry> {
+    /// The objects of a kind, each with what makes its key.
+    fn of_kind<'a>(
+        &'a mut self,
+        kind: &'a KindName,
+    ) -> impl Iterator<Item = (impl Fn() -> ObjectKey + use<'a>, &'a mut Entry)> {
+        let keys = &self.keys;
         self.entries
             .iter_mut()
-            .filter(move |entry| entry.key.api_version == kind.0 && entry.key.kind == kind.1)
+            .enumerate()
+            .filter(move |(place, _)| keys.kind(*place) == kind)
+            .map(move |(place, entry)| (move || keys.get(place), entry))
     }
 }
 
@@ -334,37 +364,37 @@ fn degrade(readiness: &mut Readiness) {
 }
 
 /// The object is not there, or no longer ours by its labels.
-fn missing(entry: &mut Entry, uid: u64, versions: &Versions) -> Consequences {
+fn missing(key: &ObjectKey, entry: &mut Entry, uid: u64, versions: &Versions) -> Consequences {
     entry.seen = None;
     entry.gone = Some(uid);
-    if !is_gone(entry, versions) {
+    if !is_gone(key, entry, versions) {
         return Consequences::default();
     }
-    entry.readiness = Some(Readiness::missing(&entry.key));
+    entry.readiness = Some(Arc::new(Readiness::missing(key)));
     Consequences {
-        drifted: vec![entry.key.clone()],
+        drifted: vec![key.clone()],
         look: Vec::new(),
     }
 }
 
 /// Whether the object that our last write left is gone, and not only an earlier one of the same name.
-fn is_gone(entry: &Entry, versions: &Versions) -> bool {
-    match (&entry.gone, versions.settled(&entry.key)) {
+fn is_gone(key: &ObjectKey, entry: &Entry, versions: &Versions) -> bool {
+    match (&entry.gone, versions.settled(key)) {
         (Some(uid), Some(known)) => *uid == 0 || known.uid == 0 || *uid == known.uid,
         _ => false,
     }
 }
 
-fn is_drifted(entry: &Entry, versions: &Versions) -> bool {
-    let (Some(seen), Some(known)) = (&entry.seen, versions.settled(&entry.key)) else {
+fn is_drifted(key: &ObjectKey, entry: &Entry, versions: &Versions) -> bool {
+    let (Some(seen), Some(known)) = (&entry.seen, versions.settled(key)) else {
         return false;
     };
     // An older state than that of our last write says nothing.
     seen.owned != known.owned && (seen.uid != known.uid || seen.is_after(&known))
 }
 
-fn needs_look(entry: &Entry) -> Option<ObjectKey> {
-    (!is_ready_by_being_there(&entry.key)).then(|| entry.key.clone())
+fn needs_look(key: &ObjectKey) -> Option<ObjectKey> {
+    (!is_ready_by_being_there(key)).then(|| key.clone())
 }
 
 fn key_of(kind: &KindName, metadata: &Metadata) -> ObjectKey {
@@ -382,7 +412,7 @@ fn summarise<'a>(entries: impl Iterator<Item = &'a Entry>) -> Summary {
         cause: None,
     };
     let all: Vec<_> = entries
-        .map(|entry| entry.readiness.as_ref().unwrap_or(&unknown))
+        .map(|entry| entry.readiness.as_deref().unwrap_or(&unknown))
         .collect();
     Summary::of(all)
 }

@@ -3,6 +3,7 @@
 //! In: begin and end of each write, and what is recorded of those of an earlier run. Out: for an object, the version after our last write. It
 //! guarantees that an echo which comes before the answer of its own write is not judged until the answer is here.
 
+use super::keys::Stamp;
 use crate::kubernetes::cluster::ObjectVersion;
 use holdfast_core::object::ObjectKey;
 use std::{
@@ -21,8 +22,8 @@ pub struct Versions {
 
 #[derive(Debug, Default)]
 struct Inner {
-    known: HashMap<ObjectKey, ObjectVersion>,
-    writing: HashMap<ObjectKey, usize>,
+    known: HashMap<Stamp, ObjectVersion>,
+    writing: HashMap<Stamp, usize>,
     /// Objects whose writes ended since they were last taken.
     ended: HashSet<ObjectKey>,
     /// Objects whose records were taken in since they were last taken.
@@ -34,15 +35,18 @@ struct Inner {
 pub struct Writing<'a> {
     versions: &'a Versions,
     key: ObjectKey,
+    stamp: Stamp,
 }
 
 impl Versions {
     /// Marks an object as being written.
     pub fn begin(&self, key: &ObjectKey) -> Writing<'_> {
-        *self.locked().writing.entry(key.clone()).or_default() += 1;
+        let stamp = Stamp::of(key);
+        *self.locked().writing.entry(stamp).or_default() += 1;
         Writing {
             versions: self,
             key: key.clone(),
+            stamp,
         }
     }
 
@@ -51,10 +55,9 @@ impl Versions {
     pub fn recorded(&self, records: impl IntoIterator<Item = (ObjectKey, u64)>) {
         let mut inner = self.locked();
         for (key, fingerprint) in records {
-            if !inner.writing.contains_key(&key) {
-                inner
-                    .known
-                    .insert(key.clone(), ObjectVersion::recorded(fingerprint));
+            let stamp = Stamp::of(&key);
+            if !inner.writing.contains_key(&stamp) {
+                inner.known.insert(stamp, ObjectVersion::recorded(fingerprint));
                 inner.recorded.insert(key);
             }
         }
@@ -64,11 +67,12 @@ impl Versions {
 
     /// An object is as it was recorded: it is this one, and no other of the same name.
     pub fn met(&self, key: &ObjectKey, seen: ObjectVersion) {
+        let stamp = Stamp::of(key);
         let mut inner = self.locked();
-        if inner.writing.contains_key(key) {
+        if inner.writing.contains_key(&stamp) {
             return;
         }
-        if let Some(known) = inner.known.get_mut(key)
+        if let Some(known) = inner.known.get_mut(&stamp)
             && *known == ObjectVersion::recorded(seen.owned)
         {
             *known = seen;
@@ -77,11 +81,12 @@ impl Versions {
 
     /// The version after our last write; none where there was no write since the start, or one is under way.
     pub fn settled(&self, key: &ObjectKey) -> Option<ObjectVersion> {
+        let stamp = Stamp::of(key);
         let inner = self.locked();
-        if inner.writing.contains_key(key) {
+        if inner.writing.contains_key(&stamp) {
             return None;
         }
-        inner.known.get(key).copied()
+        inner.known.get(&stamp).copied()
     }
 
     /// Objects whose writes ended since the last call.
@@ -100,10 +105,15 @@ impl Versions {
     }
 
     /// Forgets all objects but these, and of what ended.
-    pub fn retain(&self, keep: impl Fn(&ObjectKey) -> bool) {
+    pub fn retain(&self, keep: impl Iterator<Item = ObjectKey>) {
         let mut inner = self.locked();
-        inner.known.retain(|key, _| keep(key));
-        inner.known.shrink_to_fit();
+        let mut known: HashMap<_, _> = keep
+            .map(|key| Stamp::of(&key))
+            .filter_map(|stamp| Some((stamp, *inner.known.get(&stamp)?)))
+            .collect();
+        known.shrink_to_fit();
+        inner.known = known;
+        inner.writing.shrink_to_fit();
         inner.ended = HashSet::new();
         inner.recorded = HashSet::new();
     }
@@ -120,26 +130,26 @@ impl Writing<'_> {
         let mut inner = self.versions.locked();
         let newer = inner
             .known
-            .get(&self.key)
+            .get(&self.stamp)
             .is_none_or(|known| known.uid != version.uid || !known.is_after(&version));
         if newer {
-            inner.known.insert(self.key.clone(), version);
+            inner.known.insert(self.stamp, version);
         }
     }
 
     /// The write deleted the object: that it is gone now is nobody else's doing.
     pub fn deleted(self) {
-        self.versions.locked().known.remove(&self.key);
+        self.versions.locked().known.remove(&self.stamp);
     }
 }
 
 impl Drop for Writing<'_> {
     fn drop(&mut self) {
         let mut inner = self.versions.locked();
-        if let Some(count) = inner.writing.get_mut(&self.key) {
+        if let Some(count) = inner.writing.get_mut(&self.stamp) {
             *count -= 1;
             if *count == 0 {
-                inner.writing.remove(&self.key);
+                inner.writing.remove(&self.stamp);
                 inner.ended.insert(self.key.clone());
             }
         }

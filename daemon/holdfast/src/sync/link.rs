@@ -9,7 +9,7 @@ use super::{
     session::{Ending, Session},
 };
 use crate::{
-    codes, enrol::tls, identity::Identity, pace::Pace, settings::Settings, telemetry::metrics::METRICS,
+    codes, enrol::tls, identity::Identity, pace::Pace, quiet, settings::Settings, telemetry::metrics::METRICS,
 };
 use holdfast_protocol::{
     MAX_ENVELOPE_BYTES, NodeId, Problem, SchemaVersion,
@@ -156,6 +156,7 @@ impl Link {
         identity: &Identity,
         broker: &BrokerAddress,
     ) -> Result<(AsyncClient, EventLoop), Problem> {
+        quiet::stir();
         let tls = tls::authenticated(identity).map_err(|error| {
             Problem::new(
                 codes::IDENTITY_UNUSABLE,
