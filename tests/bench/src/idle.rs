@@ -39,12 +39,14 @@ pub async fn measure(seconds: u64, figures: &mut Figures) -> Result<()> {
         machine::processor_time(process)?,
         machine::written_bytes(process)?,
         link(&site),
+        machine::faults(process)?,
     );
     tokio::time::sleep(Duration::from_secs(seconds)).await;
     let after = (
         machine::processor_time(process)?,
         machine::written_bytes(process)?,
         link(&site),
+        machine::faults(process)?,
     );
     let memory = machine::memory(process)?;
 
@@ -64,6 +66,24 @@ pub async fn measure(seconds: u64, figures: &mut Figures) -> Result<()> {
         "KiB",
         Some(3_072.0),
         format!("Pss_Anon of smaps_rollup; {how}"),
+    );
+    figures.add(
+        "node.program_idle_kib",
+        memory.file as f64,
+        "KiB",
+        None,
+        "Pss_File of smaps_rollup, part of node.pss_idle_kib: the pages of the program that were touched since it let go of them when it became quiet; the others are in the kernel's cache of files as long as nobody else needs the memory",
+    );
+    let minutes = seconds as f64 / 60.0;
+    figures.add(
+        "node.faults_idle_per_minute",
+        (after.3.0 - before.3.0) as f64 / minutes,
+        "",
+        None,
+        format!(
+            "pages touched that were not mapped, over the same time; {} of them in all had to be read from the disk",
+            after.3.1 - before.3.1
+        ),
     );
     figures.add(
         "node.cpu_idle_ms_per_minute",

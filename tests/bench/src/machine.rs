@@ -9,6 +9,8 @@ pub struct Memory {
     pub pss: u64,
     /// Proportional share of anonymous memory.
     pub anonymous: u64,
+    /// Proportional share of files: the program.
+    pub file: u64,
 }
 
 /// Memory of a process now.
@@ -28,7 +30,20 @@ pub fn memory(process: u32) -> Result<Memory> {
     Ok(Memory {
         pss: field("Pss:")?,
         anonymous: field("Pss_Anon:")?,
+        file: field("Pss_File:")?,
     })
+}
+
+/// How often a process touched a page that was not mapped, and how often that page had to be read from the disk first.
+pub fn faults(process: u32) -> Result<(u64, u64)> {
+    let text = fs::read_to_string(format!("/proc/{process}/stat"))?;
+    // After the name, which may contain anything, in parentheses; see proc_pid_stat(5).
+    let (_, rest) = text.rsplit_once(')').context("a name in parentheses")?;
+    let field = |place: usize| {
+        let value = rest.split_whitespace().nth(place).context("a field of stat")?;
+        value.parse::<u64>().context("a number")
+    };
+    Ok((field(7)?, field(9)?))
 }
 
 /// The most resident memory that a process ever had, in KiB.

@@ -21,6 +21,7 @@ use anyhow::{Result, bail, ensure};
 use clap::Parser;
 use figures::Figures;
 use std::path::PathBuf;
+use tokio::signal::unix::{SignalKind, signal};
 
 /// All groups, in the order of measuring.
 const GROUPS: [&str; 9] = [
@@ -70,12 +71,19 @@ async fn main() -> Result<()> {
     let wanted = |group: &str| arguments.only.is_empty() || arguments.only.iter().any(|only| only == group);
     let mut figures = Figures::new();
     let mut failed = Vec::new();
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     for group in GROUPS {
         if !wanted(group) {
             continue;
         }
+        // A signal drops what is being measured, and that ends every process that was started for it.
+        let measured = tokio::select! {
+            measured = measure(group, &arguments, &mut figures) => measured,
+            _ = terminate.recv() => bail!("ended by SIGTERM while {group} was measured"),
+            _ = interrupt.recv() => bail!("interrupted while {group} was measured"),
+        };
         // A group that cannot be measured must not take the others with it.
-        if let Err(error) = measure(group, &arguments, &mut figures).await {
+        if let Err(error) = measured {
             eprintln!("{group}: {error:#}");
             failed.push(group);
         }
