@@ -179,6 +179,12 @@ fn kernel_line(record: &str) -> Option<String> {
 }
 
 impl Dump {
+    /// Its file, where the firmware still keeps it.
+    pub(super) fn in_firmware(&self) -> Option<PathBuf> {
+        let parent = self.path.parent()?;
+        parent.ends_with("sys/fs/pstore").then(|| self.path.clone())
+    }
+
     /// Whether it tells of a panic, and then its last lines, the one that says why first. An oops alone did not end the machine.
     pub(super) fn panic(&self) -> Option<Vec<String>> {
         let mut bytes = Vec::new();

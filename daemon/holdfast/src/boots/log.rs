@@ -13,7 +13,7 @@ use nix::fcntl::{Flock, FlockArg};
 use std::{
     fs::{File, OpenOptions},
     io::{self, Read as _, Write as _},
-    os::unix::fs::OpenOptionsExt as _,
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
 
@@ -135,10 +135,12 @@ impl Log {
             .map_err(|(_, error)| StoreError::from_io(&lock_path, &error.into()))?;
         let path = path_in(directory);
         let new = !path.exists();
+        let owned = [directory, lock_path.as_path(), path.as_path()];
         let mut file = options(true).open(&path).map_err(failed(&path))?;
         if new {
             holdfast_store::fs::sync_directory_of(&path)?;
         }
+        owned.iter().for_each(|path| give_to_owner(directory, path));
         let mut bytes = Vec::new();
         (&mut file)
             .take(4 * MAX_BYTES)
@@ -200,6 +202,9 @@ impl Log {
         failpoint::reach("boots-before-compaction");
         write_atomic(&self.path, &bytes, PRIVATE_FILE)?;
         failpoint::reach("boots-after-compaction");
+        if let Some(directory) = self.path.parent() {
+            give_to_owner(directory, &self.path);
+        }
         self.file = OpenOptions::new()
             .append(true)
             .open(&self.path)
@@ -229,6 +234,20 @@ impl Log {
                 Record::Noted { boot, noted } if boot == wanted => Some(noted),
                 _ => None,
             })
+    }
+}
+
+/// Gives a file that root made to whoever owns the state directory: the node may run as a user of its own.
+fn give_to_owner(directory: &Path, path: &Path) {
+    let Some(state) = directory.parent().and_then(|state| std::fs::metadata(state).ok()) else {
+        return;
+    };
+    let Ok(facts) = std::fs::metadata(path) else {
+        return;
+    };
+    if facts.uid() != state.uid() {
+        // Only root can, and only root makes files that are not the owner's.
+        let _ = nix::unistd::chown(path, Some(state.uid().into()), Some(state.gid().into()));
     }
 }
 

@@ -82,6 +82,8 @@ impl BootLog {
         let before = boots
             .last()
             .map(|boot| ending::of(boot, &dumps, known, self.evidence.watchdog_reset()));
+        let appliance = self.evidence.system().version.is_some();
+        let in_firmware: Vec<_> = dumps.iter().filter_map(|dump| dump.in_firmware()).collect();
         let damaged = log.content.damaged + log.content.torn;
         let mut records = vec![Record::Began(Began {
             number: last.map_or(1, |began| began.number + 1),
@@ -98,7 +100,14 @@ impl BootLog {
             );
             records.push(self.record(Note::Damaged { bytes: damaged }));
         }
-        log.append(records)
+        log.append(records)?;
+        if appliance {
+            // Firmware has room for few dumps. Nothing else of the image takes them away; elsewhere systemd-pstore does.
+            for path in in_firmware {
+                let _ = std::fs::remove_file(path);
+            }
+        }
+        Ok(())
     }
 
     /// Notes something down in the present boot, which is begun where it was not.

@@ -75,6 +75,10 @@ pub async fn run(common: &Common) -> Result<Exit, Problem> {
                 }
                 terminal.forget();
                 page = pressed(page, key, &settings).await;
+                // What is typed is shown at once; everything else may have changed.
+                if !matches!(page, Page::Reset { .. }) {
+                    facts = facts::look(&settings).await;
+                }
             }
             () = sleep(if lively { LIVELY } else { QUIET }) => {
                 if terminal::is_seen() {

@@ -1,0 +1,119 @@
+//! The record of boots, as units of systemd write it and people read it.
+
+use super::{die_at, run};
+use crate::common::{TestBox, put};
+use nix::{
+    mount::{MsFlags, mount},
+    sched::{CloneFlags, unshare},
+};
+use serde_json::Value;
+use std::fs;
+
+fn history(node: &TestBox) -> Vec<Value> {
+    let shown = run(node, &["history", "--boots", "-o", "json"]);
+    assert!(
+        shown.status.success(),
+        "{}",
+        String::from_utf8_lossy(&shown.stderr)
+    );
+    serde_json::from_slice(&shown.stdout).unwrap()
+}
+
+#[test]
+fn a_record_that_is_cut_off_at_any_point_is_gone_on_with() {
+    for place in ["boots-before-append", "boots-half-append", "boots-after-append"] {
+        let node = TestBox::new("");
+        die_at(&node, &["boot-record", "start"], place);
+        assert!(run(&node, &["boot-record", "start"]).status.success());
+        die_at(&node, &["boot-record", "end"], place);
+        assert!(run(&node, &["boot-record", "end"]).status.success());
+        let boots = history(&node);
+        assert_eq!(boots.len(), 1, "one boot id, one entry, at {place}");
+        assert_eq!(boots[0]["number"], 1);
+        let notes = boots[0]["notes"].as_array().unwrap();
+        let ends = notes
+            .iter()
+            .filter(|noted| noted["note"]["kind"] == "shut-down")
+            .count();
+        assert_eq!(ends, 1, "at {place}: {notes:?}");
+    }
+}
+
+#[test]
+fn a_record_that_dies_while_it_is_made_smaller_loses_nothing() {
+    let node = TestBox::new("");
+    assert!(run(&node, &["boot-record", "start"]).status.success());
+    let file = node.path("state/boots/log");
+    let line = fs::read(&file).unwrap();
+    // The same boot so often that the next write makes the file smaller.
+    let mut large = line.repeat(300);
+    large.extend_from_slice(&line);
+    for place in ["boots-before-compaction", "boots-after-compaction"] {
+        holdfast_store::fs::write_atomic(&file, &large, 0o600).unwrap();
+        die_at(&node, &["boot-record", "end"], place);
+        let size = fs::metadata(&file).unwrap().len();
+        assert_eq!(
+            size < large.len() as u64,
+            place == "boots-after-compaction",
+            "at {place}"
+        );
+        assert!(run(&node, &["boot-record", "end"]).status.success());
+        let boots = history(&node);
+        assert_eq!(boots.len(), 1, "at {place}");
+        let notes = boots[0]["notes"].to_string();
+        assert!(notes.contains("shut-down"), "at {place}: {notes}");
+    }
+}
+
+#[test]
+fn a_disk_without_room_is_named_and_the_next_write_finds_a_whole_record() {
+    let node = TestBox::new("");
+    assert!(run(&node, &["boot-record", "start"]).status.success());
+    let private = unshare(CloneFlags::CLONE_NEWNS).is_ok()
+        && mount(
+            None::<&str>,
+            "/",
+            None::<&str>,
+            MsFlags::MS_PRIVATE | MsFlags::MS_REC,
+            None::<&str>,
+        )
+        .is_ok();
+    if !private {
+        // Without the right to mount, a directory that is none stands for a disk that takes nothing.
+        fs::remove_dir_all(node.path("state/boots")).unwrap();
+        put(&node.path("state/boots"), "");
+        assert!(!run(&node, &["boot-record", "end"]).status.success());
+        return;
+    }
+    let boots = node.path("state/boots");
+    mount(
+        Some("tmpfs"),
+        &boots,
+        Some("tmpfs"),
+        MsFlags::empty(),
+        Some("size=4k,nr_inodes=8"),
+    )
+    .unwrap();
+    let filler = vec![b'x'; 4096];
+    holdfast_store::fs::write_atomic(&boots.join("filler"), &filler, 0o600).unwrap();
+    let full = run(&node, &["boot-record", "start", "-o", "json"]);
+    assert!(!full.status.success());
+    let problem: Value = serde_json::from_slice(&full.stderr).unwrap();
+    assert_eq!(problem["code"], "disk-full", "{problem}");
+    fs::remove_file(boots.join("filler")).unwrap();
+    assert!(run(&node, &["boot-record", "start"]).status.success());
+    assert_eq!(history(&node).len(), 1);
+
+    mount(
+        None::<&str>,
+        &boots,
+        None::<&str>,
+        MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY,
+        None::<&str>,
+    )
+    .unwrap();
+    let read_only = run(&node, &["boot-record", "end", "-o", "json"]);
+    let problem: Value = serde_json::from_slice(&read_only.stderr).unwrap();
+    assert_eq!(problem["code"], "disk-read-only", "{problem}");
+    assert_eq!(history(&node).len(), 1, "reading needs no write");
+}

@@ -1,0 +1,213 @@
+//! The factory reset, cut off everywhere.
+
+use super::{Daemon, command, die_at, run};
+use crate::common::{TestBox, put};
+use holdfast::{
+    boots::BootId,
+    failpoint,
+    reset::{self, Order},
+};
+use serde_json::Value;
+use std::{collections::BTreeSet, fs, path::Path};
+
+const SECRET: &str = "the key of the box";
+
+/// A box with everything that a reset erases.
+fn full() -> TestBox {
+    let node = TestBox::new("cni_state_dir = \"/nonexistent/cni\"\n");
+    let settings = fs::read_to_string(node.path("node.toml")).unwrap();
+    let settings = settings
+        .replace("cni_state_dir = \"/nonexistent/cni\"\n", "")
+        .replace(
+            "[kubernetes]\n",
+            &format!(
+                "[kubernetes]\ncni_state_dir = {:?}\n",
+                node.path("cni").display().to_string()
+            ),
+        );
+    put(&node.path("node.toml"), &settings);
+    for file in [
+        "state/identity/device.key",
+        "state/identity/sealing.key",
+        "state/identity/node.json",
+        "state/store/node.db",
+        "state/store/floor.json",
+        "state/store/blobs/sha256/00",
+        "state/kubernetes/config.yaml",
+        "k3s-data/server/db/state.db",
+        "cni/networks/one",
+        "esp/personal.toml",
+    ] {
+        let path = node.path(file);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        put(&path, SECRET);
+    }
+    for private in ["state", "state/identity", "state/store"] {
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+        fs::set_permissions(node.path(private), mode).unwrap();
+    }
+    assert!(run(&node, &["boot-record", "start"]).status.success());
+    node
+}
+
+/// As it was ordered before the machine was restarted.
+fn order_earlier(node: &TestBox, keep_identity: bool) {
+    let order = Order {
+        keep_identity,
+        ordered_at: "2026-01-01T00:00:00Z".parse().unwrap(),
+        boot: BootId("the boot before".into()),
+    };
+    reset::order(&node.path("state"), &order).unwrap();
+}
+
+fn carry_out(node: &TestBox) -> Vec<String> {
+    vec![
+        "factory-reset".into(),
+        "--carry-out".into(),
+        "--personal".into(),
+        node.path("esp/personal.toml").display().to_string(),
+    ]
+}
+
+/// Every file below the box's directory, but its settings.
+fn files(root: &Path) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    let mut directories = vec![root.to_owned()];
+    while let Some(directory) = directories.pop() {
+        for entry in fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                directories.push(path);
+            } else {
+                found.insert(path.strip_prefix(root).unwrap().display().to_string());
+            }
+        }
+    }
+    found.remove("node.toml");
+    found
+}
+
+fn all_kept(names: &[&str]) -> BTreeSet<String> {
+    names.iter().map(|name| (*name).to_owned()).collect()
+}
+
+#[test]
+fn a_reset_that_is_cut_off_at_any_step_is_gone_on_with_to_the_same_end() {
+    for place in failpoint::RESET {
+        for keep_identity in [false, true] {
+            if keep_identity && *place == "reset-keys-half" {
+                continue;
+            }
+            let node = full();
+            order_earlier(&node, keep_identity);
+            let arguments = carry_out(&node);
+            let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+            die_at(&node, &arguments, place);
+            assert!(
+                reset::ordered(&node.path("state")).unwrap().is_some(),
+                "the order stays at {place}"
+            );
+            let done = run(&node, &arguments);
+            assert!(
+                done.status.success(),
+                "{place}: {}",
+                String::from_utf8_lossy(&done.stderr)
+            );
+            let boots = ["state/lock", "state/boots/lock", "state/boots/log"];
+            let wanted = if keep_identity {
+                let kept = [
+                    "state/identity/device.key",
+                    "state/identity/sealing.key",
+                    "state/identity/node.json",
+                    "state/store/floor.json",
+                    "esp/personal.toml",
+                ];
+                all_kept(&[&boots[..], &kept[..]].concat())
+            } else {
+                all_kept(&boots)
+            };
+            assert_eq!(
+                files(node.directory.path()),
+                wanted,
+                "after {place}, identity kept: {keep_identity}"
+            );
+            let history = run(&node, &["history", "--boots", "-o", "json"]);
+            let history: Value = serde_json::from_slice(&history.stdout).unwrap();
+            let told = history[0]["notes"].to_string();
+            assert_eq!(told.matches("factory-reset").count(), 1, "{told}");
+        }
+    }
+}
+
+#[test]
+fn a_key_is_overwritten_before_its_file_goes() {
+    let node = full();
+    // A second name of the same file shows what is left of its bytes.
+    let key = node.path("state/identity/device.key");
+    fs::hard_link(&key, node.path("bytes")).unwrap();
+    order_earlier(&node, false);
+    let arguments = carry_out(&node);
+    let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+    assert!(run(&node, &arguments).status.success());
+    assert!(!key.exists());
+    let left = fs::read(node.path("bytes")).unwrap();
+    assert_eq!(left.len(), SECRET.len());
+    assert_ne!(left, SECRET.as_bytes());
+}
+
+#[test]
+fn nothing_is_erased_before_the_machine_was_restarted_or_without_words() {
+    let node = full();
+    let before = files(node.directory.path());
+    let unconfirmed = run(&node, &["factory-reset", "-o", "json"]);
+    assert_eq!(unconfirmed.status.code(), Some(1));
+    let problem: Value = serde_json::from_slice(&unconfirmed.stderr).unwrap();
+    assert_eq!(problem["code"], "reset-not-confirmed");
+    assert_eq!(files(node.directory.path()), before);
+
+    let ordered = run(&node, &["factory-reset", "--yes", "--no-restart"]);
+    assert!(
+        ordered.status.success(),
+        "{}",
+        String::from_utf8_lossy(&ordered.stderr)
+    );
+    let arguments = carry_out(&node);
+    let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+    let early = run(&node, &arguments);
+    assert!(String::from_utf8_lossy(&early.stdout).contains("the next start"));
+    let mut with_order = before;
+    with_order.extend(["state/factory-reset.json".to_owned(), "state/lock".to_owned()]);
+    assert_eq!(files(node.directory.path()), with_order);
+}
+
+#[test]
+fn a_damaged_order_erases_nothing_and_is_named() {
+    let node = full();
+    let before = files(node.directory.path());
+    put(&node.path("state/factory-reset.json"), "{\"keepIdentity\": ");
+    let arguments = carry_out(&node);
+    let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+    let done = command(&node, &arguments).args(["-o", "json"]).output().unwrap();
+    let problem: Value = serde_json::from_slice(&done.stderr).unwrap();
+    assert_eq!(problem["code"], "reset-order-damaged");
+    fs::remove_file(node.path("state/factory-reset.json")).unwrap();
+    assert_eq!(files(node.directory.path()), before);
+}
+
+#[test]
+fn a_daemon_carries_out_what_no_unit_did_and_waits_for_a_token() {
+    let node = full();
+    order_earlier(&node, false);
+    let _daemon = Daemon::start(&node);
+    let status = run(&node, &["status", "-o", "json"]);
+    assert_eq!(status.status.code(), Some(3), "not enrolled");
+    assert!(reset::ordered(&node.path("state")).unwrap().is_none());
+    for gone in [
+        "state/identity/device.key",
+        "state/store/blobs/sha256/00",
+        "k3s-data/server",
+        "cni/networks",
+    ] {
+        assert!(!node.path(gone).exists(), "{gone}");
+    }
+}
