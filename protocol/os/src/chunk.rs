@@ -71,7 +71,8 @@ pub struct Part {
     /// Its size in bytes: that of all chunks together.
     pub size: u64,
     /// Its chunks in order. On the wire each is `[digest, size, length]`, or `[digest, size, length, offset]` where its frame does not follow
-    /// the one of the chunk before it (the first begins at 0); the digest is base64url without padding. That is a third of what
+    /// the one of the chunk before it (the first begins at 0), or `[digest, size, length, offset, count]` for the same chunk again and again, such as
+    /// the zeros behind a file system; the digest is base64url without padding. That is a third of what
     /// objects would take, of a manifest that every box fetches in whole.
     #[serde(serialize_with = "write", deserialize_with = "read")]
     pub chunks: Vec<Chunk>,
@@ -89,11 +90,14 @@ impl Part {
 }
 
 fn write<S: Serializer>(chunks: &[Chunk], serializer: S) -> Result<S::Ok, S::Error> {
-    let mut list = serializer.serialize_seq(Some(chunks.len()))?;
+    let mut list = serializer.serialize_seq(None)?;
     let mut next = 0;
-    for chunk in chunks {
+    for run in chunks.chunk_by(|a, b| a == b) {
+        let [chunk, ..] = run else { continue };
         let digest = URL_SAFE_NO_PAD.encode(chunk.digest.as_bytes());
-        if chunk.offset == next {
+        if run.len() > 1 {
+            list.serialize_element(&(digest, chunk.size, chunk.length, chunk.offset, run.len()))?;
+        } else if chunk.offset == next {
             list.serialize_element(&(digest, chunk.size, chunk.length))?;
         } else {
             list.serialize_element(&(digest, chunk.size, chunk.length, chunk.offset))?;
@@ -109,6 +113,7 @@ fn write<S: Serializer>(chunks: &[Chunk], serializer: S) -> Result<S::Ok, S::Err
 enum Written<'a> {
     Next(#[serde(borrow)] &'a str, u32, u32),
     At(#[serde(borrow)] &'a str, u32, u32, u64),
+    Run(#[serde(borrow)] &'a str, u32, u32, u64, usize),
 }
 
 fn read<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Chunk>, D::Error> {
@@ -118,23 +123,24 @@ fn read<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Chunk>, D::Err
         type Value = Vec<Chunk>;
 
         fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-            formatter.write_str("a list of [digest, size, length] and [digest, size, length, offset]")
+            formatter.write_str("a list of [digest, size, length], [digest, size, length, offset] and [digest, size, length, offset, count]")
         }
 
         fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
             let mut chunks = Vec::new();
             let mut next = 0;
             while let Some(written) = list.next_element::<Written<'de>>()? {
-                if chunks.len() == crate::MAX_CHUNKS {
+                let (text, size, length, offset, count) = match written {
+                    Written::Next(text, size, length) => (text, size, length, next, 1),
+                    Written::At(text, size, length, offset) => (text, size, length, offset, 1),
+                    Written::Run(text, size, length, offset, count) => (text, size, length, offset, count),
+                };
+                if count > crate::MAX_CHUNKS - chunks.len() {
                     return Err(A::Error::custom(format!(
                         "more than {} chunks",
                         crate::MAX_CHUNKS
                     )));
                 }
-                let (text, size, length, offset) = match written {
-                    Written::Next(text, size, length) => (text, size, length, next),
-                    Written::At(text, size, length, offset) => (text, size, length, offset),
-                };
                 let mut digest = [0; 32];
                 if URL_SAFE_NO_PAD.decode_slice(text, &mut digest) != Ok(32) {
                     return Err(A::Error::custom(format!(
@@ -149,7 +155,7 @@ fn read<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Chunk>, D::Err
                     length,
                 };
                 next = chunk.end();
-                chunks.push(chunk);
+                chunks.extend(std::iter::repeat_n(chunk, count));
             }
             Ok(chunks)
         }

@@ -309,3 +309,26 @@ fn a_list_of_chunks_that_is_none_is_refused() {
         );
     }
 }
+
+#[test]
+fn the_zeros_behind_a_file_system_take_one_line() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut usr = noise(1, 200_704);
+    usr.resize(64 << 20, 0);
+    let (manifest, pack) = image(directory.path(), &usr);
+    assert!(manifest.usr.chunks.len() > 1000);
+    assert!(pack.len() < 300_000);
+    let signed = sign(&manifest, &[&key(1)]).unwrap();
+    assert!(signed.len() < 6_000, "{} bytes", signed.len());
+    let read = SignedManifest::verify(&signed, &trust(&key(1), Role::OsImage)).unwrap();
+    assert_eq!(read.manifest, manifest);
+
+    // Nobody is made to keep more of them than there may be.
+    let golden = include_str!("../tests/golden/manifest.json");
+    let endless = golden.replacen(",2048,3]", ",2048,3,0,4000000000]", 1);
+    assert_ne!(endless, golden);
+    assert!(matches!(
+        Manifest::from_payload(endless.as_bytes()),
+        Err(OsError::Malformed { .. })
+    ));
+}
