@@ -15,9 +15,9 @@ use std::{
 /// Which scenarios.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Scope {
-    /// First boot, boots without a link, one update
+    /// First boot, boots without a network, power cycles
     Short,
-    /// All: updates that fail, power cuts, Secure Boot, damage, the other architecture
+    /// All: also updates that stay and that fail, power cuts in them, Secure Boot, damage
     Full,
 }
 
@@ -44,7 +44,7 @@ const VARIANTS: &[Variant] = &[
         version: "2",
         extra: None,
         kernel_argument: None,
-        scope: Scope::Short,
+        scope: Scope::Full,
     },
     Variant {
         name: "unhealthy",
@@ -89,7 +89,14 @@ pub fn run(scope: Scope, no_prerequisites: bool, arguments: &[String]) -> Result
         .env("HOLDFAST_BIN_DIR", shell::target_directory().join("debug"))
         .env_remove("RUST_BACKTRACE");
     if scope == Scope::Full {
-        tests.args(["--test", "image_updates", "--test", "image_hardware"]);
+        tests.args([
+            "--test",
+            "image_updates",
+            "--test",
+            "image_cuts",
+            "--test",
+            "image_hardware",
+        ]);
     }
     // They take minutes each: what they say of it is shown as it comes.
     shell::run(tests.args(["--", "--nocapture"]).args(arguments))
