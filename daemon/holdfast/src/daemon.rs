@@ -18,7 +18,7 @@ use crate::{
     },
     node,
     pace::Pace,
-    personal,
+    personal, quiet,
     reset::{self, Outcome},
     seed,
     settings::Settings,
@@ -149,6 +149,7 @@ impl Daemon {
         if let Some(listener) = self.metrics {
             local.spawn(local_api::serve_metrics(listener));
         }
+        local.spawn(quiet::run(self.store.clone()));
         let socket = self.settings.socket.clone();
         let life = Life {
             settings: self.settings,

@@ -48,7 +48,6 @@ async fn daemon(common: &Common) -> Result<(), Problem> {
 
     let daemon = Daemon::build(settings).await?;
     let mut running = daemon.spawn();
-    tokio::spawn(holdfast::quiet::run());
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "ready");
     notifier.ready();
 

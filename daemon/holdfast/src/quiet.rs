@@ -1,10 +1,14 @@
 //! What is done once the node has become quiet: memory goes back to the machine.
 //!
-//! In: [`stir`], called by whatever is work and not watching. Out: [`holdfast_memory::give_back`], once after each time of work. It guarantees
+//! In: [`stir`], called with every request to Kubernetes and every packet of the hub. Out: [`holdfast_memory::give_back`], once after each time of work. It guarantees
 //! that a quiet node does nothing here, however long it is quiet.
 
+use holdfast_store::Store;
 use std::{
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 use tokio::{sync::Notify, time::sleep};
@@ -23,7 +27,7 @@ pub fn stir() {
 }
 
 /// Gives memory back after each time of work, for ever; the start counts as work.
-pub async fn run() {
+pub async fn run(store: Arc<Store>) {
     loop {
         let mut seen = WORK.load(Ordering::Relaxed);
         loop {
@@ -33,6 +37,10 @@ pub async fn run() {
                 break;
             }
             seen = now;
+        }
+        // Pages of the database are read again when they are needed.
+        if let Err(error) = store.shrink_memory() {
+            tracing::debug!(%error, "the store keeps its pages in memory");
         }
         let given = holdfast_memory::give_back();
         tracing::debug!(

@@ -188,6 +188,11 @@ impl Store {
         Ok(text.and_then(|text| serde_json::from_str(&text).ok()))
     }
 
+    /// Frees the database's pages that are held in memory; they are read again when they are needed.
+    pub fn shrink_memory(&self) -> Result<(), StoreError> {
+        self.read(|connection| connection.execute_batch("PRAGMA shrink_memory"))
+    }
+
     /// The highest generation ever accepted, for [`holdfast_core::admission::admit`].
     pub fn highest(&self) -> Result<Option<Highest>, StoreError> {
         let Some((generation, digest)) = self.lock().floor.highest else {

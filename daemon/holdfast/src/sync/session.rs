@@ -11,7 +11,7 @@ use super::{
     link::{LinkState, Signals, presence, presence_topic},
     mailbox::Mailbox,
 };
-use crate::{codes, pace::Pace, telemetry::metrics::METRICS};
+use crate::{codes, pace::Pace, quiet, telemetry::metrics::METRICS};
 use futures::{StreamExt as _, stream};
 use holdfast_protocol::{
     NodeId, Problem,
@@ -152,7 +152,10 @@ impl<'a, M: Mailbox> Session<'a, M> {
         let mut packets = pin!(stream::unfold(Some(events), |events| async {
             let mut events = events?;
             match events.poll().await {
-                Ok(event) => Some((Ok(event), Some(events))),
+                Ok(event) => {
+                    quiet::stir();
+                    Some((Ok(event), Some(events)))
+                }
                 Err(error) => {
                     let farewell = events.state.events.drain(..).find_map(|event| match event {
                         Event::Incoming(Incoming::Disconnect(packet)) => Some(packet),
