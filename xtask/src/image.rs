@@ -12,6 +12,7 @@ mod outputs;
 mod parts;
 mod personalise;
 mod sbom;
+mod update;
 
 use anyhow::Result;
 use clap::{Args, Subcommand, ValueEnum};

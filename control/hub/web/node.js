@@ -183,11 +183,11 @@ function system(os) {
     facts([
       ["Version", h("b", {}, os.version)],
       ["Slot", os.slot.toUpperCase()],
-      ["This boot", os.good ? badge("healthy", "Good") : badge("progressing", "Not found good yet")],
+      ["This boot", os.good ? badge("healthy", "Good") : badge("progressing", "Not good yet")],
       ["Other slot", os.other ?? "empty or not whole"],
       ["Did not come up", os.bad?.length ? h("span", {}, os.bad.map((version) => h("span", { class: "chip" }, version))) : null],
     ]),
-    os.bad?.length ? h("p", { class: "quiet" }, "A version that did not come up is not tried again; make one under another version.") : null);
+    os.bad?.length ? h("p", { class: "quiet note" }, "A version that did not come up is not tried again; make one under another version.") : null);
 }
 
 /** What is written to the flash each day, and how long it lasts where the device says so. */

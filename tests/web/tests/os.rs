@@ -98,7 +98,7 @@ async fn the_operating_system_of_each_node_is_shown_and_nodes_are_found_by_it() 
                     for words in [
                         "Operating system",
                         "2026.10.1",
-                        "Not found good yet",
+                        "Not good yet",
                         "Operating system gone back: 2026.10.4 runs again",
                         "Machine started: after the watchdog",
                     ] {

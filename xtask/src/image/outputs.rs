@@ -1,11 +1,17 @@
 //! What a build leaves in its output directory, and whether two builds are the same.
 //!
 //! In: the directory mkosi built into. Out, each named `holdfast_<version>_<architecture>` and what it is: `.raw` (the disk image), `.raw.zst`,
-//! `.usr`, `.usr-verity` and `.efi` (the parts an update is made of), `.spdx.json` (list of parts); beside them `image.json` (what a
+//! `.usr`, `.usr-verity` and `.efi` (slot, hash tree and kernel image), `.pack` and `.manifest.json` (what an update is fetched from), `.spdx.json` (list of parts); beside them `image.json` (what a
 //! tool needs to know), `os-keys.json`, `secure-boot.crt`, `SHA256SUMS` and its signature `SHA256SUMS.sig` (Ed25519, raw, base64). Guarantees:
 //! the sums are of the files as they lie there; nothing of another version is left.
 
-use super::{Architecture, keys::Keys, lock::Packages, sbom};
+use super::{
+    Architecture,
+    keys::Keys,
+    lock::Packages,
+    sbom,
+    update::{self, Parts},
+};
 use crate::{files, shell};
 use anyhow::{Context as _, Result, bail};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
@@ -111,6 +117,19 @@ pub fn write(
     let usr = place(image.part("usr"), "usr")?;
     let verity = place(image.part("verity"), "usr-verity")?;
     let kernel_image = place(image.kernel_image(), "efi")?;
+    update::write(
+        &Parts {
+            version: &image.version,
+            architecture: image.architecture,
+            usr_hash: &usr_hash,
+            usr: &output.join(&usr),
+            verity: &output.join(&verity),
+            kernel_image: &output.join(&kernel_image),
+        },
+        output,
+        &name,
+        keys,
+    )?;
     fs::copy(keys.trust(), output.join("os-keys.json"))?;
     fs::copy(keys.secure_boot_certificate(), output.join("secure-boot.crt"))?;
     let mut compressed = None;
