@@ -3,7 +3,7 @@
 //! In: what `cargo xtask image` needs. Out: `target/image-tests/images/<variant>/<architecture>/`, and the scenarios' logs beside it. The
 //! variants are of one recipe: each is another version, and the bad ones hold one file or one kernel argument more.
 
-use crate::{cluster, prerequisites, shell};
+use crate::{cluster, files, prerequisites, shell};
 use anyhow::{Context as _, Result};
 use clap::ValueEnum;
 use std::{
@@ -128,7 +128,7 @@ fn build(scope: Scope, directory: &Path, k3s: &Path) -> Result<PathBuf> {
             let tree = directory.join("extra").join(variant.name);
             let file = tree.join(path);
             fs::create_dir_all(file.parent().unwrap_or(&tree))?;
-            fs::write(&file, content)?;
+            files::replace(&file, content)?;
             command.arg("--extra-tree").arg(tree);
         }
         if let Some(argument) = variant.kernel_argument {
