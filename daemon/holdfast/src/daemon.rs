@@ -141,7 +141,7 @@ impl Daemon {
             identity,
             enrolment_problem,
             node,
-            store: self.store.clone(),
+            store: Some(self.store.clone()),
             enrol,
         };
         let mut local = JoinSet::new();

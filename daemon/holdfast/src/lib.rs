@@ -16,6 +16,7 @@ pub mod cli;
 pub mod codes;
 pub mod console;
 pub mod daemon;
+pub mod degraded;
 pub mod doctor;
 pub mod enrol;
 pub mod health;

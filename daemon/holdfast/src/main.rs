@@ -4,6 +4,7 @@ use clap::Parser as _;
 use holdfast::{
     cli::{self, Cli, Command, Common, Exit},
     daemon::Daemon,
+    degraded,
     telemetry::{log, notify::Notifier},
 };
 use holdfast_protocol::{Problem, codes};
@@ -46,10 +47,25 @@ async fn daemon(common: &Common) -> Result<(), Problem> {
     let mut terminate = signal(SignalKind::terminate()).map_err(internal)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(internal)?;
 
-    let daemon = Daemon::build(settings).await?;
-    let mut running = daemon.spawn();
+    let mut pace = degraded::pace();
+    let mut running = loop {
+        let problem = match Daemon::build(settings.clone()).await {
+            Ok(daemon) => break daemon.spawn(),
+            Err(problem) if degraded::is_of_the_disk(&problem) => problem,
+            Err(problem) => return Err(problem),
+        };
+        notifier.ready();
+        notifier.status(&problem.message);
+        tokio::select! {
+            () = degraded::tell_until_it_passes(&settings, problem, &mut pace) => {}
+            _ = terminate.recv() => return Ok(()),
+            _ = interrupt.recv() => return Ok(()),
+            () = notifier.keep_watchdog() => {}
+        }
+    };
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "ready");
     notifier.ready();
+    notifier.status("");
 
     let ended = tokio::select! {
         ended = running.ended() => Some(ended),

@@ -8,10 +8,17 @@ use holdfast_protocol::{
     document::{App, BlobRef, ManifestSource},
     event::EventKind,
     operator::{CreateToken, ReleaseContent},
-    report::Health,
+    report::{Health, StatusReport},
 };
 use serde_json::Value;
 use std::{fs, io::Write as _, os::unix::fs::PermissionsExt as _, path::Path};
+
+fn told(status: &StatusReport, code: &str) -> bool {
+    status
+        .conditions
+        .iter()
+        .any(|condition| condition.problem.code == code)
+}
 
 async fn running(site: &Site, name: &str) -> Result<(Node, Value)> {
     let node = site.enrolled_node(name).await?;
@@ -107,23 +114,30 @@ async fn a_blob_whose_content_was_changed_is_refused_by_name_and_the_running_app
 async fn a_full_disk_is_named_loses_nothing_and_heals_when_there_is_room() -> Result<()> {
     let site = Site::start().await?;
     let disk = SmallDisk::mount(&site.directory().join("full").join("state"), 8 * 1024 * 1024)?;
-    let (node, before) = running(&site, "full").await?;
+    let (mut node, before) = running(&site, "full").await?;
     disk.fill()?;
     site.hub
         .create_release("two", "web", web(&"2".repeat(12_000)))
         .await?;
     let generation = site.hub.assign("two", "full").await?;
-    let told = |status: &holdfast_protocol::report::StatusReport| {
-        status
-            .conditions
-            .iter()
-            .any(|condition| condition.problem.code == codes::DISK_FULL)
-    };
+    let told = |status: &StatusReport| told(status, codes::DISK_FULL);
     node.wait_for_status("the full disk is told locally", SOON, told)
         .await?;
     site.hub
         .wait_for_node("full", "the full disk is told at the hub", SOON, |node| {
             node.status.as_ref().is_some_and(told)
+        })
+        .await?;
+    ensure!(web_uid(&node).await? == before, "the running app was touched");
+    // A restart finds the disk as full as before, and must be no end of the box's words.
+    node.stop().await?;
+    disk.fill()?;
+    node.start().await?;
+    node.wait_for_status("the full disk is told locally again", SOON, told)
+        .await?;
+    site.hub
+        .wait_for_node("full", "the full disk is told at the hub again", SOON, |node| {
+            node.online && node.status.as_ref().is_some_and(told)
         })
         .await?;
     ensure!(web_uid(&node).await? == before, "the running app was touched");
@@ -141,17 +155,29 @@ async fn a_disk_that_became_read_only_is_named_and_what_runs_is_left_alone() -> 
     // A file system that is written to cannot be made read-only by hand as a failing disk makes itself; so between two runs.
     node.stop().await?;
     disk.set_read_only(true)?;
-    drop(node.start().await);
-    let text = node.log_tail(40);
-    ensure!(
-        text.contains(codes::DISK_READ_ONLY),
-        "the log does not name {}:\n{text}",
-        codes::DISK_READ_ONLY
-    );
-    ensure!(web_uid(&node).await? == before, "the running app was touched");
-    node.kill().await?;
-    disk.set_read_only(false)?;
     node.start().await?;
+    node.wait_for_status("the read-only disk is told locally", SOON, |status| {
+        told(status, codes::DISK_READ_ONLY)
+    })
+    .await?;
+    site.hub
+        .wait_for_node(
+            "readonly",
+            "the read-only disk is told at the hub",
+            SOON,
+            |node| {
+                node.online
+                    && node.health == Health::Degraded
+                    && (node.status.as_ref()).is_some_and(|status| told(status, codes::DISK_READ_ONLY))
+            },
+        )
+        .await?;
+    // What comes meanwhile is not taken, and not lost.
+    site.hub.create_release("two", "web", web("2")).await?;
+    let generation = site.hub.assign("two", "readonly").await?;
+    ensure!(web_uid(&node).await? == before, "the running app was touched");
+    disk.set_read_only(false)?;
+    site.hub.wait_for_proven("readonly", generation, SOON * 3).await?;
     site.hub
         .wait_for_node("readonly", "the node is back", SOON, |node| {
             node.online && node.health == Health::Healthy

@@ -24,8 +24,10 @@ use std::{borrow::Cow, path::Path};
 
 /// Name of the check that the daemon answers.
 pub const DAEMON: &str = "daemon";
-const STATE_PARTITION: &str = "state-partition";
-const STORE: &str = "store";
+/// Name of the check whether the disk takes a file.
+pub const STATE_PARTITION: &str = "state-partition";
+/// Name of the check whether the store answers.
+pub const STORE: &str = "store";
 const KUBERNETES: &str = "kubernetes";
 /// Name of the check of the apps.
 pub const APPS: &str = "apps";

@@ -47,8 +47,8 @@ pub struct Surroundings {
     pub enrolment_problem: watch::Receiver<Option<Problem>>,
     /// The running node; none before it is enrolled.
     pub node: watch::Receiver<Option<Arc<dyn RunningNode>>>,
-    /// The node's store.
-    pub store: Arc<Store>,
+    /// The node's store; none where the disk lets nobody open it.
+    pub store: Option<Arc<Store>>,
     /// Takes orders to enrol.
     pub enrol: mpsc::Sender<EnrolCommand>,
 }
@@ -118,7 +118,10 @@ fn status(surroundings: &Surroundings) -> LocalStatus {
 
 /// Whether this start of the machine is good, now.
 fn verdict(surroundings: &Surroundings) -> Verdict {
-    let mut checks = health::of_disk(&surroundings.settings.state_dir, &surroundings.store);
+    let mut checks = match &surroundings.store {
+        Some(store) => health::of_disk(&surroundings.settings.state_dir, store),
+        None => vec![Check::of(health::STORE, Some(not_open()))],
+    };
     let node = surroundings.node.borrow().clone();
     match node {
         Some(node) => {
@@ -192,8 +195,10 @@ fn history(surroundings: &Surroundings) -> Answer {
     if surroundings.identity.borrow().is_none() {
         return Err((StatusCode::CONFLICT, not_enrolled()));
     }
-    let entries = surroundings
-        .store
+    let Some(store) = &surroundings.store else {
+        return Err((StatusCode::CONFLICT, not_open()));
+    };
+    let entries = store
         .history(HISTORY)
         .map_err(|error| (StatusCode::INTERNAL_SERVER_ERROR, error.problem()))?;
     Ok(json(&entries))
@@ -212,6 +217,15 @@ fn running(surroundings: &Surroundings) -> Result<Arc<dyn RunningNode>, (StatusC
         };
         (StatusCode::CONFLICT, problem)
     })
+}
+
+/// The problem of every question that needs the store, where the disk lets nobody open it.
+fn not_open() -> Problem {
+    Problem::new(
+        codes::NODE_STARTING,
+        "the store is not open, as the disk takes nothing",
+        "see `holdfast status`; the node starts by itself once the disk takes something",
+    )
 }
 
 /// The problem of every question that needs an enrolled node.
