@@ -140,7 +140,9 @@ impl Log {
         if new {
             holdfast_store::fs::sync_directory_of(&path)?;
         }
-        owned.iter().for_each(|path| give_to_owner(directory, path));
+        for path in owned {
+            give_to_owner(directory, path);
+        }
         let mut bytes = Vec::new();
         (&mut file)
             .take(4 * MAX_BYTES)

@@ -83,7 +83,7 @@ impl BootLog {
             .last()
             .map(|boot| ending::of(boot, &dumps, known, self.evidence.watchdog_reset()));
         let appliance = self.evidence.system().version.is_some();
-        let in_firmware: Vec<_> = dumps.iter().filter_map(|dump| dump.in_firmware()).collect();
+        let in_firmware: Vec<_> = dumps.iter().filter_map(evidence::Dump::in_firmware).collect();
         let damaged = log.content.damaged + log.content.torn;
         let mut records = vec![Record::Began(Began {
             number: last.map_or(1, |began| began.number + 1),

@@ -61,7 +61,7 @@ pub(super) fn factory_reset(arguments: &ResetArguments, common: &Common) -> Done
         match reset::carry_out(&settings, personal, &boots, &lock)? {
             Outcome::None => {}
             Outcome::NotYet => {
-                say("a factory reset is ordered; the next start of the machine carries it out\n")?
+                say("a factory reset is ordered; the next start of the machine carries it out\n")?;
             }
             Outcome::Done(lines) => {
                 for line in lines {

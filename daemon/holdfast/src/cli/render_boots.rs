@@ -34,7 +34,7 @@ pub(super) fn boots(boots: &[Boot]) -> String {
         let before = boot
             .before
             .as_ref()
-            .map_or_else(|| "-".into(), |ending| ending.words());
+            .map_or_else(|| "-".into(), crate::boots::Ending::words);
         text.line(format_args!(
             "{:>5}  {started:<24}  {system:<14}  {document:<10}  {state:<10}  {before}",
             boot.number
