@@ -15,7 +15,7 @@ pub(super) struct Keys {
     namespaces: Vec<String>,
     /// All names, one after the other.
     names: Box<str>,
-    keys: Vec<Key>,
+    places: Vec<Key>,
     /// Places of the keys, in the order of what they say.
     sorted: Vec<u32>,
 }
@@ -32,7 +32,7 @@ impl Keys {
     /// These keys, in this order.
     pub(super) fn new<'a>(all: impl ExactSizeIterator<Item = &'a ObjectKey>) -> Self {
         let mut keys = Self {
-            keys: Vec::with_capacity(all.len()),
+            places: Vec::with_capacity(all.len()),
             ..Self::default()
         };
         let mut names = String::new();
@@ -51,7 +51,7 @@ impl Keys {
             });
             let name_begin = names.len() as u32;
             names.push_str(&key.name);
-            keys.keys.push(Key {
+            keys.places.push(Key {
                 kind: kind as u32,
                 namespace: namespace.map(|namespace| namespace as u32),
                 name_begin,
@@ -59,7 +59,7 @@ impl Keys {
             });
         }
         keys.names = names.into();
-        let mut sorted: Vec<_> = (0..keys.keys.len() as u32).collect();
+        let mut sorted: Vec<_> = (0..keys.places.len() as u32).collect();
         sorted.sort_unstable_by(|a, b| {
             let [a, b] = [a, b].map(|place| keys.parts(*place as usize));
             a.cmp(&b)
@@ -74,7 +74,7 @@ impl Keys {
 
     /// Kind of the key at a place.
     pub(super) fn kind(&self, place: usize) -> &KindName {
-        &self.kinds[self.keys[place].kind as usize]
+        &self.kinds[self.places[place].kind as usize]
     }
 
     /// The key at a place.
@@ -90,7 +90,7 @@ impl Keys {
 
     /// All keys, in their order.
     pub(super) fn iter(&self) -> impl Iterator<Item = ObjectKey> {
-        (0..self.keys.len()).map(|place| self.get(place))
+        (0..self.places.len()).map(|place| self.get(place))
     }
 
     /// Where a key is.
@@ -105,7 +105,7 @@ impl Keys {
     }
 
     fn parts(&self, place: usize) -> (&KindName, Option<&str>, &str) {
-        let key = self.keys[place];
+        let key = self.places[place];
         let namespace = key
             .namespace
             .map(|namespace| self.namespaces[namespace as usize].as_str());
