@@ -185,7 +185,7 @@ async fn a_release_of_an_image_that_no_node_could_use_is_refused_with_its_place(
             (status, problem.code.as_ref()),
             (StatusCode::UNPROCESSABLE_ENTITY, "release-invalid")
         );
-        problem.message.into()
+        problem.message
     };
     let message = refused(release("a", "2", "arm64", &good)).await;
     assert!(

@@ -8,10 +8,14 @@
 //! In: a release directory. Out: a directory that needs nothing beside it. Guarantees: what a box could not make of it alone is refused here:
 //! values that only a hub knows, names of nodes, other machines of a site.
 
-use crate::{Result, codes, directory::Release, directory::unreadable};
+use crate::{
+    Result, codes,
+    directory::{Release, unreadable},
+    render::Blobs,
+};
 use holdfast_protocol::{
     Digest, Generation, NodeId, Problem, SchemaVersion,
-    document::{DesiredState, K3sRole, ManifestSource},
+    document::{App, DesiredState, K3sRole, ManifestSource},
     operator::{Labels, ReleaseContent},
 };
 use jiff::Timestamp;
@@ -162,13 +166,13 @@ fn artifacts_of(content: &ReleaseContent) -> impl Iterator<Item = (Digest, Strin
         .k3s
         .iter()
         .flat_map(|k3s| k3s.binaries.values().chain(k3s.images.values().flatten()));
-    let apps = content.apps.iter().flat_map(|app| app.artifacts());
+    let apps = content.apps.iter().flat_map(App::artifacts);
     k3s.chain(apps)
         .map(|artifact| (artifact.digest, artifact.name.clone()))
 }
 
 /// The content with all values filled in, which must be the same whatever the box is called.
-fn same_everywhere(release: &Release, labels: &Labels) -> Result<(ReleaseContent, Vec<(Digest, Vec<u8>)>)> {
+fn same_everywhere(release: &Release, labels: &Labels) -> Result<(ReleaseContent, Blobs)> {
     let name = |text: &str| -> Result<NodeId> {
         text.parse()
             .map_err(|error| refused(&format!("the name {text}: {error}"), "report this as a bug"))

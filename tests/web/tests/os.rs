@@ -13,14 +13,14 @@ use holdfast_web_tests::{
 };
 use serde_json::json;
 
-fn os(version: &str, other: Option<&str>, bad: &[&str]) -> Option<OsStatus> {
-    Some(OsStatus {
+fn os(version: &str, other: Option<&str>, bad: &[&str]) -> OsStatus {
+    OsStatus {
         version: version.to_owned(),
         slot: "a".to_owned(),
         good: bad.is_empty(),
         other: other.map(str::to_owned),
         bad: bad.iter().map(|version| (*version).to_owned()).collect(),
-    })
+    }
 }
 
 #[tokio::test]
@@ -29,9 +29,12 @@ async fn the_operating_system_of_each_node_is_shown_and_nodes_are_found_by_it() 
     let hub = Hub::start(directory.path()).await?;
     let mut nodes = Vec::new();
     for (name, system) in [
-        ("shop-17", os("2026.11.1", Some("2026.10.4"), &[])),
-        ("shop-18", os("2026.11.1", None, &[])),
-        ("shop-19", os("2026.10.4", Some("2026.10.1"), &["2026.11.1"])),
+        ("shop-17", Some(os("2026.11.1", Some("2026.10.4"), &[]))),
+        ("shop-18", Some(os("2026.11.1", None, &[]))),
+        (
+            "shop-19",
+            Some(os("2026.10.4", Some("2026.10.1"), &["2026.11.1"])),
+        ),
         ("ship-aurora", None),
     ] {
         let mut node = Reporter::enrol(&hub, name, &[("site", "berlin")]).await?;
@@ -62,7 +65,7 @@ async fn the_operating_system_of_each_node_is_shown_and_nodes_are_found_by_it() 
         .await?;
     let report = {
         let mut report = fallen.healthy(None);
-        report.os = os("2026.10.4", Some("2026.10.1"), &["2026.11.1"]);
+        report.os = Some(os("2026.10.4", Some("2026.10.1"), &["2026.11.1"]));
         report
     };
     fallen.report(&report).await?;
@@ -143,7 +146,7 @@ async fn a_node_that_changes_its_operating_system_tells_how_far_it_is() -> Resul
         let mut report = node.healthy(Some(generation));
         report.generation.proven = None;
         report.generation.phase = phase;
-        report.os = os("1", None, &[]);
+        report.os = Some(os("1", None, &[]));
         node.report(&report).await?;
         browser.until_text("a.node", words).await?;
     }
