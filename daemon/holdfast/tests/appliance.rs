@@ -13,10 +13,9 @@ mod reset;
 
 use common::TestBox;
 use std::{
-    os::unix::net::UnixStream,
+    os::unix::net::UnixDatagram,
     process::{Child, Command, Output, Stdio},
-    thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 /// The program with the settings of a box.
@@ -42,12 +41,20 @@ struct Daemon(Child);
 
 impl Daemon {
     fn start(node: &TestBox) -> Self {
-        let daemon = Self(command(node, &["run"]).stderr(Stdio::null()).spawn().unwrap());
-        let until = Instant::now() + Duration::from_secs(60);
-        while UnixStream::connect(node.path("socket")).is_err() {
-            assert!(Instant::now() < until, "the daemon does not come up");
-            thread::sleep(Duration::from_millis(20));
-        }
+        // As systemd is told: once everything is open, the socket too.
+        let path = node.path("notify");
+        let told = UnixDatagram::bind(&path).unwrap();
+        told.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        let mut run = command(node, &["run"]);
+        let daemon = Self(
+            run.env("NOTIFY_SOCKET", path)
+                .stderr(Stdio::null())
+                .spawn()
+                .unwrap(),
+        );
+        let mut message = [0; 512];
+        let length = told.recv(&mut message).unwrap();
+        assert!(String::from_utf8_lossy(&message[..length]).contains("READY=1"));
         daemon
     }
 }

@@ -95,7 +95,7 @@ impl Console {
             let left = until.saturating_duration_since(Instant::now());
             match self.output.recv_timeout(left) {
                 Ok(more) => self.bytes.extend(more),
-                Err(_) => panic!("no {text:?} on:\n{}", screen.join("\n")),
+                Err(error) => panic!("no {text:?} ({error}) on:\n{}", screen.join("\n")),
             }
         }
     }
