@@ -185,7 +185,9 @@ impl Store {
 
     /// Lets the events that wait be of the node `to` where they name `from`: a box that had a name of its own before its hub gave it another.
     pub fn rename_events(&self, from: &NodeId, to: &NodeId) -> Result<(), StoreError> {
-        queue(self, &[], |transaction, outbox| outbox.rename(transaction, from, to))
+        queue(self, &[], |transaction, outbox| {
+            outbox.rename(transaction, from, to)
+        })
     }
 
     /// Number of events that wait.
