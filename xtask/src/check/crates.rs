@@ -13,6 +13,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("holdfast-release", &["holdfast-protocol", "holdfast-os"]),
     ("holdfast-os", &["holdfast-protocol"]),
     ("holdfast-core", &["holdfast-protocol"]),
+    ("holdfast-memory", &[]),
     ("holdfast-store", &["holdfast-protocol", "holdfast-core"]),
     (
         "holdfast",
@@ -22,6 +23,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "holdfast-os",
             "holdfast-core",
             "holdfast-store",
+            "holdfast-memory",
         ],
     ),
     (

@@ -1,6 +1,6 @@
 //! Builds the image: tools, packages, tree, image, checks, outputs.
 //!
-//! In: the recipe in `image/`, a mirror, keys, the node's binary. Out: see [`outputs`](super::outputs). Guarantees: everything of a build that
+//! In: the recipe in `image/`, a mirror, keys, the node's binary. Out: see [`outputs`]. Guarantees: everything of a build that
 //! failed is told with the command that failed; what is in the output directory is of one build.
 
 use super::{

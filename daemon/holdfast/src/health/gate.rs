@@ -100,12 +100,12 @@ mod tests {
         }
     }
 
-    fn judged_bad(check: &str) -> Option<Note> {
-        Some(Note::Bad {
+    fn judged_bad(check: &str) -> Note {
+        Note::Bad {
             check: check.into(),
             problem: problem(),
             kernel: Vec::new(),
-        })
+        }
     }
 
     #[test]
@@ -119,8 +119,8 @@ mod tests {
     #[test]
     fn a_system_that_was_good_is_left_after_three_bad_starts_in_a_row() {
         let two = [
-            boot("2", judged_bad("kubernetes")),
-            boot("2", judged_bad("daemon")),
+            boot("2", Some(judged_bad("kubernetes"))),
+            boot("2", Some(judged_bad("daemon"))),
         ];
         assert_eq!(
             decide(&bad("daemon"), false, "2", &two[1..], true),
@@ -135,28 +135,34 @@ mod tests {
         let cut = || boot("2", None);
         let many = [cut(), cut(), cut(), cut(), cut()];
         assert_eq!(decide(&bad("daemon"), false, "2", &many, true), Decision::Stay);
-        let apps = [boot("2", judged_bad("apps")), boot("2", judged_bad("apps"))];
+        let apps = [
+            boot("2", Some(judged_bad("apps"))),
+            boot("2", Some(judged_bad("apps"))),
+        ];
         assert_eq!(decide(&bad("apps"), false, "2", &apps, true), Decision::Stay);
         assert_eq!(decide(&bad("daemon"), false, "2", &apps, true), Decision::Stay);
         let good_between = [
-            boot("2", judged_bad("daemon")),
+            boot("2", Some(judged_bad("daemon"))),
             boot("2", Some(Note::Good)),
-            boot("2", judged_bad("daemon")),
+            boot("2", Some(judged_bad("daemon"))),
         ];
         assert_eq!(
             decide(&bad("daemon"), false, "2", &good_between, true),
             Decision::Stay
         );
-        let of_another = [boot("1", judged_bad("daemon")), boot("1", judged_bad("daemon"))];
+        let of_another = [
+            boot("1", Some(judged_bad("daemon"))),
+            boot("1", Some(judged_bad("daemon"))),
+        ];
         assert_eq!(
             decide(&bad("daemon"), false, "2", &of_another, true),
             Decision::Stay
         );
         // Cuts between bad starts do not hide them.
         let cuts_between = [
-            boot("2", judged_bad("daemon")),
+            boot("2", Some(judged_bad("daemon"))),
             cut(),
-            boot("2", judged_bad("daemon")),
+            boot("2", Some(judged_bad("daemon"))),
             cut(),
         ];
         assert_eq!(

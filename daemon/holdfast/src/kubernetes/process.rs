@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Read as _, Seek as _, SeekFrom, Write as _},
-    os::{fd::OwnedFd, unix::fs::OpenOptionsExt as _, unix::process::CommandExt as _},
+    os::{fd::OwnedFd, unix::fs::OpenOptionsExt as _},
     path::{Path, PathBuf},
     process::{Command, Stdio},
     time::Duration,
@@ -53,15 +53,13 @@ pub struct Launch {
 }
 
 impl Process {
-    /// Starts the program in a process group of its own, so that a signal to Holdfast's group never reaches it.
+    /// Starts the program in a session of its own, so that no terminal's end and no signal to Holdfast's group ever reaches it.
     ///
     /// Standard input is closed; the output goes to a file and never to a pipe, which would end with this process.
     pub fn start(launch: &Launch) -> Result<Self, KubernetesError> {
         let mut command = Command::new(&launch.binary);
-        command
-            .args(&launch.arguments)
-            .stdin(Stdio::null())
-            .process_group(0);
+        command.args(&launch.arguments).stdin(Stdio::null());
+        holdfast_memory::in_own_session(&mut command);
         // What Holdfast was told by its own service manager is not meant for k3s.
         for name in [
             "NOTIFY_SOCKET",
