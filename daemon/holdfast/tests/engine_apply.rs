@@ -45,7 +45,6 @@ async fn a_published_document_is_applied_proven_and_reported() -> Result<()> {
         "holdfast"
     );
     for kind in [
-        EventKind::Booted,
         EventKind::Started,
         EventKind::DocumentAccepted,
         EventKind::DocumentApplied,

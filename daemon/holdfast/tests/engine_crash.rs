@@ -137,11 +137,21 @@ fn once_each(store: &Store) -> Result<()> {
                 | EventKind::DocumentFailed
                 | EventKind::DocumentRolledBack
         );
+        if event.kind == EventKind::Booted {
+            ensure!(
+                told.insert("booted".into()),
+                "one start of the machine was told twice"
+            );
+        }
         if once {
             let key = format!("{:?} {:?}", event.kind, event.generation);
             ensure!(told.insert(key.clone()), "{key} was told twice");
         }
     }
+    ensure!(
+        told.contains("booted"),
+        "the start of the machine was not told: {told:?}"
+    );
     Ok(())
 }
 

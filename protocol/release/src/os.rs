@@ -6,7 +6,7 @@
 
 use crate::{
     Result, codes,
-    directory::{measure, unreadable},
+    directory::{measure, require_readable, unreadable},
 };
 use holdfast_os::{MANIFEST_TYPE, MAX_MANIFEST_BYTES, Manifest, OsError, SignedManifest};
 use holdfast_protocol::{
@@ -17,7 +17,8 @@ use holdfast_protocol::{
 };
 use serde_json::Map;
 use std::{
-    fs,
+    fs::{self, File},
+    io::Read as _,
     path::{Path, PathBuf},
 };
 
@@ -80,9 +81,20 @@ pub fn peek(bytes: &[u8]) -> std::result::Result<Manifest, OsError> {
     Manifest::from_payload(&envelope.payload)
 }
 
+/// Reads a file, and one byte more than it may have where it has more: whoever names the disk image in place of its manifest is told
+/// so, without gigabytes in memory.
+fn some_of(file: &Path, max: usize) -> Result<Vec<u8>> {
+    require_readable(file)?;
+    let mut bytes = Vec::new();
+    File::open(file)
+        .and_then(|open| open.take(max as u64 + 1).read_to_end(&mut bytes))
+        .map_err(|error| unreadable(file, &error))?;
+    Ok(bytes)
+}
+
 /// Reads the builder's public keys, as the image holds them in `/usr/lib/holdfast/os-keys.json`.
 pub fn keys(file: &Path) -> Result<TrustPolicy> {
-    let bytes = fs::read(file).map_err(|error| unreadable(file, &error))?;
+    let bytes = some_of(file, MAX_MANIFEST_BYTES)?;
     serde_json::from_slice(&bytes).map_err(|error| {
         invalid(
             file,
@@ -118,7 +130,7 @@ pub fn manifests(path: &Path) -> Result<Vec<PathBuf>> {
 
 /// Reads a manifest alone, without its pack.
 pub fn read(file: &Path, keys: Option<&TrustPolicy>) -> Result<(Manifest, Artifact)> {
-    let bytes = fs::read(file).map_err(|error| unreadable(file, &error))?;
+    let bytes = some_of(file, MAX_MANIFEST_BYTES)?;
     let manifest = match keys {
         Some(keys) => SignedManifest::verify(&bytes, keys).map(|signed| signed.manifest),
         None => peek(&bytes),
@@ -144,11 +156,12 @@ pub fn image(file: &Path, keys: Option<&TrustPolicy>) -> Result<Image> {
     let directory = file.parent().unwrap_or(Path::new("."));
     let stem = artifact.name.strip_suffix(MANIFEST_SUFFIX);
     let named = Path::new(&manifest.pack.name).file_name().map(Path::new);
-    let candidates: Vec<PathBuf> = named
+    let mut candidates: Vec<PathBuf> = named
         .map(|name| directory.join(name))
         .into_iter()
         .chain(stem.map(|stem| directory.join(format!("{stem}{PACK_SUFFIX}"))))
         .collect();
+    candidates.dedup();
     let Some(pack) = candidates.iter().find(|pack| pack.is_file()) else {
         let looked: Vec<String> = candidates.iter().map(|it| it.display().to_string()).collect();
         return Err(invalid(

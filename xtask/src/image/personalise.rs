@@ -11,6 +11,7 @@ use holdfast_protocol::{Problem, personal, token::EnrolmentToken};
 use std::{
     fs::{self, File},
     io::{Read as _, Seek as _, SeekFrom, Write as _},
+    os::unix::fs::FileTypeExt as _,
     path::{Path, PathBuf},
 };
 
@@ -109,8 +110,18 @@ fn settings(options: &Options) -> Result<personal::Personal> {
     Ok(settings)
 }
 
+/// Refuses a named pipe, whose reader would wait for ever, and a directory.
+fn require_file(path: &Path) -> Result<()> {
+    let kind = fs::metadata(path)?.file_type();
+    if kind.is_fifo() || kind.is_dir() {
+        bail!("it is no regular file");
+    }
+    Ok(())
+}
+
 /// A file's only line.
 fn line(path: &Path) -> Result<String> {
+    require_file(path).with_context(|| format!("cannot read {}", path.display()))?;
     let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
     Ok(text.trim_end_matches(['\r', '\n']).to_owned())
 }
@@ -171,7 +182,9 @@ impl Esp {
 
 /// Where the EFI system partition begins in an image, in bytes, by the image's GPT (UEFI specification, 5.3).
 fn esp_offset(image: &Path) -> Result<u64> {
+    require_file(image)?;
     let mut file = File::open(image)?;
+    let length = file.metadata()?.len();
     let mut header = [0; 92];
     file.seek(SeekFrom::Start(SECTOR))?;
     file.read_exact(&mut header)
@@ -179,7 +192,14 @@ fn esp_offset(image: &Path) -> Result<u64> {
     if &header[..8] != b"EFI PART" {
         bail!("it has no partition table (is it still compressed?)");
     }
-    let table = u64_at(&header, 72)? * SECTOR;
+    // What lies beyond the end is no place, however large the number.
+    let within = |sector: u64, what: &str| {
+        sector
+            .checked_mul(SECTOR)
+            .filter(|offset| *offset < length)
+            .with_context(|| format!("its {what} begins beyond its end (was it copied whole?)"))
+    };
+    let table = within(u64_at(&header, 72)?, "table of partitions")?;
     let (count, size) = (u32_at(&header, 80)?, u32_at(&header, 84)?);
     if !(128..=4096).contains(&size) {
         bail!("its partition table has entries of {size} bytes");
@@ -187,9 +207,10 @@ fn esp_offset(image: &Path) -> Result<u64> {
     for entry in 0..count.min(256) {
         let mut bytes = [0; 128];
         file.seek(SeekFrom::Start(table + u64::from(entry) * u64::from(size)))?;
-        file.read_exact(&mut bytes)?;
+        file.read_exact(&mut bytes)
+            .context("its table of partitions is cut off")?;
         if bytes[..16] == ESP {
-            return Ok(u64_at(&bytes, 32)? * SECTOR);
+            return within(u64_at(&bytes, 32)?, "EFI system partition");
         }
     }
     bail!("it has no EFI system partition")
@@ -349,5 +370,48 @@ mod tests {
         fs::write(&path, vec![1; 4096]).unwrap();
         let error = run_with(&path, &["--hostname", "shop-17"]).unwrap_err();
         assert!(format!("{error:#}").contains("still compressed"), "{error:#}");
+    }
+
+    #[test]
+    fn tables_that_point_beyond_the_end_and_pipes_are_told_so() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("image.raw");
+        let esp = 2 * SECTOR as usize;
+        for (place, number, told) in [
+            (
+                SECTOR as usize + 72,
+                u64::MAX / 2,
+                "table of partitions begins beyond",
+            ),
+            (SECTOR as usize + 72, 1 << 40, "table of partitions begins beyond"),
+            (esp + 32, u64::MAX, "EFI system partition begins beyond"),
+            (esp + 32, 4096, "EFI system partition begins beyond"),
+        ] {
+            let mut image = vec![0_u8; 1 << 20];
+            let header = &mut image[SECTOR as usize..];
+            header[..8].copy_from_slice(b"EFI PART");
+            header[72..80].copy_from_slice(&2_u64.to_le_bytes());
+            header[80..84].copy_from_slice(&4_u32.to_le_bytes());
+            header[84..88].copy_from_slice(&128_u32.to_le_bytes());
+            image[esp..esp + 16].copy_from_slice(&ESP);
+            image[place..place + 8].copy_from_slice(&number.to_le_bytes());
+            fs::write(&path, image).unwrap();
+            let error = run_with(&path, &["--hostname", "shop-17"]).unwrap_err();
+            assert!(format!("{error:#}").contains(told), "{error:#}");
+        }
+        let pipe = directory.path().join("pipe");
+        assert!(shell::command("mkfifo").arg(&pipe).status().unwrap().success());
+        let pipe = pipe.to_str().unwrap();
+        for (image, arguments) in [
+            (pipe, &["--hostname", "shop-17"][..]),
+            (path.to_str().unwrap(), &["--token-file", pipe]),
+            (
+                path.to_str().unwrap(),
+                &["--wifi", "till", "--wifi-passphrase-file", pipe],
+            ),
+        ] {
+            let error = run_with(Path::new(image), arguments).unwrap_err();
+            assert!(format!("{error:#}").contains("no regular file"), "{error:#}");
+        }
     }
 }

@@ -14,6 +14,9 @@ use serde::de::DeserializeOwned;
 use std::{fmt::Display, str::FromStr, sync::Arc, time::Duration};
 use tokio::time::timeout;
 
+/// What to do about a value of a body.
+const CORRECT_BODY: &str = "correct the body at this place";
+
 /// A JSON body that is wholly understood.
 pub struct Body<T>(pub T);
 
@@ -55,7 +58,7 @@ impl<T: DeserializeOwned> FromRequest<Arc<Hub>> for Body<T> {
                 let text = reason(&error.body_text());
                 Err(ApiError::new(
                     StatusCode::UNPROCESSABLE_ENTITY,
-                    Problem::new(codes::BAD_REQUEST, text.clone(), hint(&text)),
+                    Problem::new(codes::BAD_REQUEST, text.clone(), hint(&text, CORRECT_BODY)),
                 ))
             }
             Err(error) => Err(ApiError::bad_request(
@@ -106,10 +109,10 @@ fn reason(text: &str) -> String {
 }
 
 /// The known name that is nearest to an unknown one, out of what serde says: unknown field `x`, expected one of `a`, `b`.
-fn hint(text: &str) -> String {
+fn hint(text: &str, otherwise: &str) -> String {
     let mut quoted = text.split('`').skip(1).step_by(2);
     if !(text.contains("unknown field") || text.contains("unknown variant")) {
-        return "correct the body at this place".to_owned();
+        return otherwise.to_owned();
     }
     quoted
         .next()
@@ -134,7 +137,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Parameters<T> 
                     .body_text()
                     .trim_start_matches("Failed to deserialize query string: ")
                     .to_owned();
-                let action = hint(&text);
+                let action = hint(&text, "correct the query at this place");
                 Err(ApiError::bad_request(format!("query: {text}"), action))
             }
         }
@@ -164,10 +167,13 @@ mod tests {
     #[test]
     fn an_unknown_field_gets_the_nearest_known_name() {
         let text = "content: unknown field `aps`, expected one of `k3s`, `apps`, `policy` at line 1 column 9";
-        assert_eq!(hint(text), "did you mean `apps`?");
-        assert_eq!(hint("unknown field `zzz`, there are no fields"), "remove it");
+        assert_eq!(hint(text, CORRECT_BODY), "did you mean `apps`?");
         assert_eq!(
-            hint("name: invalid type: integer `1`, expected a string"),
+            hint("unknown field `zzz`, there are no fields", CORRECT_BODY),
+            "remove it"
+        );
+        assert_eq!(
+            hint("name: invalid type: integer `1`, expected a string", CORRECT_BODY),
             "correct the body at this place"
         );
     }

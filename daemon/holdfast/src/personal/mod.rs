@@ -9,10 +9,12 @@ use holdfast_protocol::{
     personal::{Network, Personal, Wifi},
 };
 use holdfast_store::fs::{PRIVATE_FILE, PUBLIC_FILE, create_private_directory, remove, write_atomic};
+use nix::fcntl::OFlag;
 use std::{
     fmt::Write as _,
-    fs::{self, File},
+    fs::{self, OpenOptions},
     io::{self, Read as _},
+    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
 };
 
@@ -74,10 +76,8 @@ impl Targets {
 /// Applies `personal.toml` in `directory`. Without the file, everything is as the image has it.
 pub fn apply(directory: &Path, targets: &Targets) -> Applied {
     let path = directory.join(FILE);
-    let mut text = String::new();
-    let read = File::open(&path).and_then(|file| file.take(MAX_BYTES).read_to_string(&mut text));
-    let (personal, problems) = match read {
-        Ok(_) => Personal::read(&text),
+    let (personal, problems) = match read(&path) {
+        Ok(text) => Personal::read(&text),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Default::default(),
         Err(error) => {
             let problem = Problem::new(
@@ -111,6 +111,28 @@ pub fn apply(directory: &Path, targets: &Targets) -> Applied {
     };
     applied.problems.extend(kept.err());
     applied
+}
+
+/// The file's text. What is no file is not waited for, and one that is too long is not read in part: settings would be missing
+/// without a word.
+fn read(path: &Path) -> io::Result<String> {
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(OFlag::O_NONBLOCK.bits())
+        .open(path)?;
+    let facts = file.metadata()?;
+    if !facts.is_file() {
+        return Err(io::Error::other("it is no file"));
+    }
+    if facts.len() > MAX_BYTES {
+        return Err(io::Error::other(format!(
+            "it has {} bytes, and may have {MAX_BYTES}",
+            facts.len()
+        )));
+    }
+    let mut text = String::new();
+    file.take(MAX_BYTES).read_to_string(&mut text)?;
+    Ok(text)
 }
 
 fn set_hostname(targets: &Targets, name: Option<&str>) -> Result<Option<String>, Problem> {
@@ -313,5 +335,26 @@ mod tests {
         let applied = apply(directory.path(), &Targets::below(root.path()));
         assert_eq!(applied.problems.len(), 1, "{applied:?}");
         assert_eq!(applied.problems[0].code, codes::PERSONAL_INVALID);
+    }
+
+    #[test]
+    fn a_pipe_a_directory_and_a_file_without_end_are_named_and_nothing_waits() {
+        let (root, directory) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let path = directory.path().join(FILE);
+        let problem = || {
+            let applied = apply(directory.path(), &Targets::below(root.path()));
+            assert!(applied.done.is_empty(), "{applied:?}");
+            assert_eq!(applied.problems.len(), 1, "{applied:?}");
+            applied.problems[0].message.clone()
+        };
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert!(problem().ends_with("it is no file"), "{}", problem());
+        fs::remove_file(&path).unwrap();
+        fs::create_dir(&path).unwrap();
+        assert!(problem().ends_with("it is no file"), "{}", problem());
+        fs::remove_dir(&path).unwrap();
+        let long = format!("hostname = \"shop-17\"\n{}", "# \n".repeat(30_000));
+        write_atomic(&path, long.as_bytes(), PUBLIC_FILE).unwrap();
+        assert!(problem().contains("90021 bytes"), "{}", problem());
     }
 }

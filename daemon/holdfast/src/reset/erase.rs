@@ -1,7 +1,7 @@
 //! Removes what a box must not keep.
 //!
 //! In: files and directories. Out: their absence, on the disk. Guarantees: a key's bytes are overwritten in place before the file is
-//! removed; nothing on another file system is touched; what is gone already is no error, so everything may be done twice.
+//! removed; nothing on another file system is touched, and no symbolic link is followed; what is gone already is no error, so everything may be done twice.
 //!
 //! What flash memory can promise: a device that moves its blocks about may keep an old copy of an overwritten one until it reuses it.
 //! TRIM tells it that all free blocks may be erased; most do that soon, none says when it did.
@@ -11,7 +11,7 @@ use ring::rand::{SecureRandom as _, SystemRandom};
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Write as _},
-    os::unix::fs::MetadataExt as _,
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     path::Path,
     process::{Command, Stdio},
 };
@@ -21,11 +21,21 @@ const MAX_KEY_BYTES: u64 = 1 << 20;
 
 /// Overwrites a file with random bytes in place, writes that to the disk, and removes it.
 pub(super) fn key(path: &Path) -> io::Result<()> {
-    let mut file = match OpenOptions::new().write(true).open(path) {
-        Ok(file) => file,
+    match fs::symlink_metadata(path) {
+        Ok(facts) if facts.is_file() => {}
+        // A link may lead to a file that is no key, and a named pipe waits for a reader for ever: they only go.
+        Ok(facts) if !facts.is_dir() => {
+            fs::remove_file(path)?;
+            return sync_parent(path);
+        }
+        Ok(_) => return Err(io::ErrorKind::IsADirectory.into()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(error),
-    };
+    }
+    let mut file = OpenOptions::new()
+        .write(true)
+        .custom_flags(nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK)
+        .open(path)?;
     let length = file.metadata()?.len().min(MAX_KEY_BYTES);
     let mut noise = vec![0; usize::try_from(length).unwrap_or(0)];
     // Without randomness, zeros do.

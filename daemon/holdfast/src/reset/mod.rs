@@ -89,7 +89,8 @@ pub fn carry_out(
     boots: &BootLog,
     _lock: &StateLock,
 ) -> Result<Outcome, Problem> {
-    let state_dir = settings.state_dir.as_path();
+    let state_dir = resolved(&settings.state_dir);
+    let state_dir = state_dir.as_path();
     let Some(order) = ordered(state_dir)? else {
         return Ok(Outcome::None);
     };
@@ -104,6 +105,7 @@ pub fn carry_out(
     }
     failpoint::reach("reset-keys");
     for directory in kubernetes_directories(settings) {
+        let directory = resolved(&directory);
         erase::content(&directory, &[]).map_err(failed(&directory))?;
     }
     done.push("Kubernetes, its datastore, images and volumes were removed".to_owned());
@@ -112,7 +114,7 @@ pub fn carry_out(
         erase::content(state_dir, &[FILE, "lock", "identity", "boots", "store"])
             .map_err(failed(state_dir))?;
         // The floor knows the highest generation, and sequences that must not be given out twice.
-        let store = settings.store_dir();
+        let store = resolved(&settings.store_dir());
         erase::content(&store, &["floor.json"]).map_err(failed(&store))?;
     } else {
         erase::content(state_dir, &[FILE, "lock"]).map_err(failed(state_dir))?;
@@ -146,7 +148,7 @@ fn erase_keys(identity: &Path) -> Result<(), Problem> {
         Err(error) => return Err(failed(identity)(error)),
     };
     for entry in entries.flatten() {
-        if entry.path().is_file() {
+        if entry.file_type().is_ok_and(|kind| !kind.is_dir()) {
             erase::key(&entry.path()).map_err(failed(&entry.path()))?;
         }
     }
@@ -162,6 +164,11 @@ fn kubernetes_directories(settings: &Settings) -> Vec<PathBuf> {
     directories
 }
 
+/// Where a directory of the settings is. One that was moved to another disk, with a link in its place, is erased where it went.
+fn resolved(directory: &Path) -> PathBuf {
+    fs::canonicalize(directory).unwrap_or_else(|_| directory.to_owned())
+}
+
 fn failed(path: &Path) -> impl Fn(io::Error) -> Problem {
     let path = path.to_owned();
     move |error| {
@@ -170,5 +177,70 @@ fn failed(path: &Path) -> impl Fn(io::Error) -> Problem {
             format!("{} cannot be erased: {error}", path.display()),
             "restart the box to try again; if it fails again, its disk is failing: destroy it",
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by it")]
+
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    fn put(path: &Path) {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        store_fs::write_atomic(path, b"secret", store_fs::PRIVATE_FILE).unwrap();
+    }
+
+    /// A box whose state and Kubernetes were moved to another place, with links where they were.
+    #[test]
+    fn directories_behind_links_are_erased_and_links_within_them_lead_nowhere() {
+        let root = tempfile::tempdir().unwrap();
+        let at = |path: &str| root.path().join(path);
+        for file in [
+            "moved/state/identity/device.key",
+            "moved/state/store/node.db",
+            "moved/k3s/server/db/state.db",
+            "elsewhere/of-another",
+        ] {
+            put(&at(file));
+        }
+        fs::create_dir_all(at("esp")).unwrap();
+        for (target, link) in [
+            ("moved/state", "state"),
+            ("moved/k3s", "k3s"),
+            ("elsewhere/of-another", "moved/state/identity/linked.key"),
+            ("elsewhere", "moved/state/store/linked"),
+            ("elsewhere", "moved/k3s/linked"),
+        ] {
+            symlink(at(target), at(link)).unwrap();
+        }
+        for pipe in ["moved/state/identity/pipe.key", "esp/personal.toml"] {
+            nix::unistd::mkfifo(&at(pipe), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        }
+        let mut settings = Settings {
+            state_dir: at("state"),
+            ..Settings::default()
+        };
+        settings.kubernetes.data_dir = at("k3s");
+        settings.kubernetes.cni_state_dir = at("cni");
+        let earlier = Order {
+            keep_identity: false,
+            ordered_at: Timestamp::now(),
+            boot: BootId("the boot before".into()),
+        };
+        order(&settings.state_dir, &earlier).unwrap();
+        let lock = StateLock::acquire(&settings.state_dir).unwrap();
+        let boots = BootLog::new(&settings.state_dir);
+
+        let outcome = carry_out(&settings, &at("esp/personal.toml"), &boots, &lock).unwrap();
+
+        assert!(matches!(outcome, Outcome::Done(_)), "{outcome:?}");
+        for gone in ["moved/state/identity", "moved/state/store", "moved/k3s/server"] {
+            assert!(!at(gone).exists(), "{gone} is still there");
+        }
+        assert!(fs::symlink_metadata(at("esp/personal.toml")).is_err());
+        assert_eq!(fs::read(at("elsewhere/of-another")).unwrap(), b"secret");
+        assert_eq!(ordered(&settings.state_dir).unwrap(), None);
     }
 }

@@ -54,7 +54,7 @@ fn readable(path: &Path, metadata: &fs::Metadata) -> Result<()> {
 }
 
 /// Refuses what is not there, and what is neither a file nor a directory.
-pub(super) fn require_readable(path: &Path) -> Result<()> {
+pub(crate) fn require_readable(path: &Path) -> Result<()> {
     let metadata = fs::metadata(path).map_err(|error| unreadable(path, &error))?;
     readable(path, &metadata)
 }

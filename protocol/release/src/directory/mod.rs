@@ -17,7 +17,7 @@ mod yaml;
 
 pub use artifacts::Files;
 pub(crate) use artifacts::measure;
-pub(crate) use files::unreadable;
+pub(crate) use files::{require_readable, unreadable};
 pub use settings::FILE as SETTINGS_FILE;
 
 use crate::{Result, codes, render, variables::Scope};

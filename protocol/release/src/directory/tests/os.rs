@@ -212,3 +212,19 @@ fn with_the_builders_keys_given_only_their_images_are_taken() {
     let problem = keys(2).map(|_| ()).expect_err("by another builder");
     assert!(problem.message.contains("trusted key"), "{problem:?}");
 }
+
+#[test]
+fn a_pipe_or_a_disk_image_in_place_of_a_manifest_is_refused_without_waiting_and_without_being_read_whole() {
+    let found = release("");
+    let pipe = found.path().join("images/pipe.manifest.json");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let error = crate::os::image(&pipe, None).unwrap_err();
+    assert!(error.message.contains("is no regular file"), "{error:?}");
+    // More than the address space of a process holds.
+    let disk = found.path().join("images/holdfast.raw");
+    fs::File::create(&disk).unwrap().set_len(1 << 43).unwrap();
+    let error = crate::os::image(&disk, None).unwrap_err();
+    assert!(error.message.contains("bytes"), "{error:?}");
+    let keys = crate::os::keys(&disk).unwrap_err();
+    assert!(keys.message.contains("holds no keys"), "{keys:?}");
+}
