@@ -41,11 +41,13 @@ impl Random {
 #[test]
 fn holes_between_what_is_in_use_go_back_and_what_is_in_use_stays() {
     let _alone = alone();
+    // What other tests left free would take a part of it.
+    give_back();
     let before = resident("Anonymous:");
     // 48 MiB of things as a document has them; one of a hundred stays.
     let mut all: Vec<Vec<u8>> = (0..96 * 1024_usize).map(|n| vec![n as u8; 512]).collect();
     let full = resident("Anonymous:");
-    assert!(full > before + (48 << 20), "{before} {full}");
+    assert!(full > before + (44 << 20), "{before} {full}");
     let mut place = 0;
     all.retain(|_| {
         place += 1;

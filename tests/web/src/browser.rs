@@ -8,7 +8,11 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use holdfast_harness::{Process, paths, wait};
 use reqwest::{Client, Method};
 use serde_json::{Value, json};
-use std::{env, fs, path::PathBuf, time::Duration};
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 use tempfile::TempDir;
 use tokio::process::Command;
 
@@ -51,20 +55,39 @@ fn program(names: &[&str], package: &str) -> Result<PathBuf> {
         .with_context(|| format!("{} is not installed: apt-get install {package}", names[0]))
 }
 
+/// A driver, and the port it listens on.
+///
+/// It takes a free port of IPv4 and then asks for the same one of IPv6, which somebody else may have: then another one is started.
+async fn driver(profile: &Path) -> Result<(Process, u16)> {
+    let log = profile.join("chromedriver.log");
+    let mut tries = 0;
+    'start: loop {
+        tries += 1;
+        let mut command = Command::new(program(&["chromedriver"], "chromium-driver")?);
+        command.arg("--port=0");
+        let mut driver = Process::start("chromedriver", command, &log)?;
+        loop {
+            match driver.line(PATIENCE).await {
+                Ok(line) => {
+                    if let Some((_, port)) = line.split_once("started successfully on port ") {
+                        return Ok((driver, port.trim_end_matches('.').parse()?));
+                    }
+                }
+                Err(error) if tries < 5 && format!("{error:#}").contains("Address already in use") => {
+                    continue 'start;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
 impl Browser {
     /// Starts a browser.
     pub async fn start(screen: Screen) -> Result<Self> {
         holdfast_harness::install_tls_provider();
         let profile = tempfile::tempdir()?;
-        let mut command = Command::new(program(&["chromedriver"], "chromium-driver")?);
-        command.arg("--port=0");
-        let mut driver = Process::start("chromedriver", command, &profile.path().join("chromedriver.log"))?;
-        let port = loop {
-            let line = driver.line(PATIENCE).await?;
-            if let Some((_, port)) = line.split_once("started successfully on port ") {
-                break port.trim_end_matches('.').parse::<u16>()?;
-            }
-        };
+        let (driver, port) = driver(profile.path()).await?;
         let http = Client::new();
         let base = format!("http://127.0.0.1:{port}");
         let mut options = json!({
