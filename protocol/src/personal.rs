@@ -149,6 +149,12 @@ pub fn network(
     if host.is_unspecified() || host.is_loopback() || host.is_multicast() {
         return Err(bad("network.address", "is no address that a box can have"));
     }
+    if is_reserved(host, prefix) {
+        return Err(bad(
+            "network.address",
+            "is the address of the network itself, or of all boxes in it",
+        ));
+    }
     let gateway = gateway.map(|text| ip("network.gateway", text)).transpose()?;
     if let Some(router) = gateway {
         if router.is_ipv4() != host.is_ipv4() {
@@ -177,6 +183,16 @@ pub fn network(
             .map(|text| ip("network.dns", text))
             .collect::<Result<_, _>>()?,
     })
+}
+
+/// Whether an address of IPv4 has only zeros or only ones behind its network's part. Networks of one or two addresses have no such (RFC 3021).
+fn is_reserved(address: IpAddr, prefix: u8) -> bool {
+    let IpAddr::V4(address) = address else {
+        return false;
+    };
+    let hosts = u32::MAX.checked_shr(u32::from(prefix)).unwrap_or(0);
+    let host = address.to_bits() & hosts;
+    prefix < 31 && (host == 0 || host == hosts)
 }
 
 fn is_link_local(address: IpAddr) -> bool {
@@ -467,6 +483,10 @@ mod tests {
         assert!(refused("192.0.2.17/0", None, &[]));
         assert!(refused("127.0.0.1/8", None, &[]));
         assert!(refused("224.0.0.1/8", None, &[]));
+        assert!(refused("10.0.0.0/24", None, &[]));
+        assert!(refused("10.0.0.255/24", None, &[]));
+        assert!(!refused("10.0.0.0/31", None, &[]));
+        assert!(!refused("10.0.1.0/23", None, &[]));
         assert!(refused("192.0.2.17/24", Some("192.0.3.1"), &[]));
         assert!(refused("192.0.2.17/24", Some("192.0.2.17"), &[]));
         assert!(refused("192.0.2.17/24", Some("2001:db8::1"), &[]));

@@ -10,7 +10,7 @@
 
 use crate::{
     Result, codes,
-    directory::{Release, unreadable},
+    directory::{Release, require_readable, unreadable},
     render::Blobs,
 };
 use holdfast_protocol::{
@@ -23,12 +23,15 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::{
     collections::BTreeSet,
-    fs, io,
+    fs,
+    io::{self, Read as _},
     path::{Path, PathBuf},
 };
 
 /// Name of the file that says what shall run.
 pub const FILE: &str = "release.json";
+/// The largest such file, in bytes (16 MiB): as for a blob of manifests.
+const MAX_BYTES: u64 = 16 << 20;
 /// Where the files are that it names, by digest.
 pub const ARTIFACTS: &str = "artifacts/sha256";
 
@@ -104,11 +107,15 @@ pub fn write(release: &Release, labels: &Labels, out: &Path) -> Result<Written> 
 /// Reads the seed of a directory; none where there is no such file.
 pub fn read(directory: &Path) -> Result<Option<Seed>> {
     let file = directory.join(FILE);
-    let bytes = match fs::read(&file) {
-        Ok(bytes) => bytes,
+    match fs::metadata(&file) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(unreadable(&file, &error)),
-    };
+        // A pipe would be waited for, for ever.
+        _ => require_readable(&file)?,
+    }
+    let mut bytes = Vec::new();
+    fs::File::open(&file)
+        .and_then(|content| content.take(MAX_BYTES + 1).read_to_end(&mut bytes))
+        .map_err(|error| unreadable(&file, &error))?;
     let invalid = |reason: String| {
         Problem::new(
             codes::RELEASE_INVALID,
@@ -116,6 +123,9 @@ pub fn read(directory: &Path) -> Result<Option<Seed>> {
             "write it anew: holdfastctl release render --file DIR --seed OUT",
         )
     };
+    if bytes.len() as u64 > MAX_BYTES {
+        return Err(invalid(format!("it has more than {MAX_BYTES} bytes")));
+    }
     let seed: Seed = serde_json::from_slice(&bytes).map_err(|error| invalid(error.to_string()))?;
     seed.schema
         .check_supported()
@@ -248,4 +258,24 @@ fn prepare(out: &Path, artifacts: &Path) -> Result<()> {
 )]
 fn write_file(path: &Path, content: &[u8]) -> Result<()> {
     fs::write(path, content).map_err(|error| unwritable(path, &error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pipe_or_a_file_without_end_in_place_of_a_seed_is_refused_at_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path();
+        assert_eq!(read(path), Ok(None));
+        nix::unistd::mkfifo(&path.join(FILE), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert!(read(path).unwrap_err().message.contains(FILE));
+        fs::remove_file(path.join(FILE)).unwrap();
+        fs::File::create(path.join(FILE))
+            .unwrap()
+            .set_len(MAX_BYTES + 1)
+            .unwrap();
+        assert!(read(path).unwrap_err().message.contains("more than"));
+    }
 }
