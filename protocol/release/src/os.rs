@@ -83,7 +83,7 @@ pub fn peek(bytes: &[u8]) -> std::result::Result<Manifest, OsError> {
 
 /// Reads a file, and one byte more than it may have where it has more: whoever names the disk image in place of its manifest is told
 /// so, without gigabytes in memory.
-fn some_of(file: &Path, max: usize) -> Result<Vec<u8>> {
+pub(crate) fn some_of(file: &Path, max: usize) -> Result<Vec<u8>> {
     require_readable(file)?;
     let mut bytes = Vec::new();
     File::open(file)

@@ -8,11 +8,7 @@
 //! In: a release directory. Out: a directory that needs nothing beside it. Guarantees: what a box could not make of it alone is refused here:
 //! values that only a hub knows, names of nodes, other machines of a site.
 
-use crate::{
-    Result, codes,
-    directory::{Release, require_readable, unreadable},
-    render::Blobs,
-};
+use crate::{Result, codes, directory::Release, os::some_of, render::Blobs};
 use holdfast_protocol::{
     Digest, Generation, NodeId, Problem, SchemaVersion,
     document::{App, DesiredState, K3sRole, ManifestSource},
@@ -23,15 +19,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::{
     collections::BTreeSet,
-    fs,
-    io::{self, Read as _},
+    fs, io,
     path::{Path, PathBuf},
 };
 
 /// Name of the file that says what shall run.
 pub const FILE: &str = "release.json";
 /// The largest such file, in bytes (16 MiB): as for a blob of manifests.
-const MAX_BYTES: u64 = 16 << 20;
+const MAX_BYTES: usize = 16 << 20;
 /// Where the files are that it names, by digest.
 pub const ARTIFACTS: &str = "artifacts/sha256";
 
@@ -107,15 +102,10 @@ pub fn write(release: &Release, labels: &Labels, out: &Path) -> Result<Written> 
 /// Reads the seed of a directory; none where there is no such file.
 pub fn read(directory: &Path) -> Result<Option<Seed>> {
     let file = directory.join(FILE);
-    match fs::metadata(&file) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        // A pipe would be waited for, for ever.
-        _ => require_readable(&file)?,
+    if fs::metadata(&file).is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
+        return Ok(None);
     }
-    let mut bytes = Vec::new();
-    fs::File::open(&file)
-        .and_then(|content| content.take(MAX_BYTES + 1).read_to_end(&mut bytes))
-        .map_err(|error| unreadable(&file, &error))?;
+    let bytes = some_of(&file, MAX_BYTES)?;
     let invalid = |reason: String| {
         Problem::new(
             codes::RELEASE_INVALID,
@@ -123,7 +113,7 @@ pub fn read(directory: &Path) -> Result<Option<Seed>> {
             "write it anew: holdfastctl release render --file DIR --seed OUT",
         )
     };
-    if bytes.len() as u64 > MAX_BYTES {
+    if bytes.len() > MAX_BYTES {
         return Err(invalid(format!("it has more than {MAX_BYTES} bytes")));
     }
     let seed: Seed = serde_json::from_slice(&bytes).map_err(|error| invalid(error.to_string()))?;
@@ -274,7 +264,7 @@ mod tests {
         fs::remove_file(path.join(FILE)).unwrap();
         fs::File::create(path.join(FILE))
             .unwrap()
-            .set_len(MAX_BYTES + 1)
+            .set_len(MAX_BYTES as u64 + 1)
             .unwrap();
         assert!(read(path).unwrap_err().message.contains("more than"));
     }
