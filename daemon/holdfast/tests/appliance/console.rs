@@ -86,12 +86,19 @@ impl Console {
 
     /// Waits until the screen has `text`, and gives the screen.
     fn wait(&mut self, text: &str) -> Vec<String> {
+        self.wait_for(&[text])
+    }
+
+    /// Waits until the screen has all of these, and gives the screen. Lines come one by one from above, in pieces of any length: whoever
+    /// looks at a whole screen waits for its last line too.
+    fn wait_for(&mut self, texts: &[&str]) -> Vec<String> {
         let until = Instant::now() + PATIENCE;
         loop {
             let screen = screen(&self.bytes);
-            if screen.iter().any(|line| line.contains(text)) {
-                return screen;
-            }
+            let missing = texts
+                .iter()
+                .find(|text| !screen.iter().any(|line| line.contains(**text)));
+            let Some(text) = missing else { return screen };
             let left = until.saturating_duration_since(Instant::now());
             match self.output.recv_timeout(left) {
                 Ok(more) => self.bytes.extend(more),
@@ -112,8 +119,13 @@ fn screen(bytes: &[u8]) -> Vec<String> {
             '\r' => column = 0,
             '\n' => row = (row + 1).min(ROWS - 1),
             '\u{1b}' => {
-                assert_eq!(characters.next(), Some('['));
                 let mut order = String::new();
+                match characters.next() {
+                    Some('[') => {}
+                    // The rest has not come yet.
+                    None => break,
+                    Some(other) => panic!("the console sent ESC {other}"),
+                }
                 for next in characters.by_ref() {
                     order.push(next);
                     if next.is_ascii_alphabetic() {
@@ -121,6 +133,7 @@ fn screen(bytes: &[u8]) -> Vec<String> {
                     }
                 }
                 match order.as_str() {
+                    cut if !cut.ends_with(|end: char| end.is_ascii_alphabetic()) => break,
                     "H" => (row, column) = (0, 0),
                     "K" => cells[row][column.min(COLUMNS)..].fill(' '),
                     "J" => {
@@ -148,7 +161,7 @@ fn screen(bytes: &[u8]) -> Vec<String> {
 fn without_a_daemon_it_says_so_and_what_to_do() {
     let node = TestBox::new("");
     let mut console = Console::start(&node);
-    let screen = console.wait("f factory reset");
+    let screen = console.wait_for(&["[daemon-unreachable]", "f factory reset"]);
     assert!(screen[0].starts_with("HOLDFAST "), "{screen:#?}");
     assert!(
         screen.iter().any(|line| line.contains("[daemon-unreachable]")),
@@ -166,7 +179,7 @@ fn a_box_that_is_not_enrolled_shows_a_code_and_how_to_enrol_it() {
     let node = TestBox::new("");
     let _daemon = Daemon::start(&node);
     let mut console = Console::start(&node);
-    let screen = console.wait("NOT ENROLLED");
+    let screen = console.wait_for(&["NOT ENROLLED", "f factory reset"]);
     let filled = screen.iter().filter(|line| line.contains('\u{2588}')).count();
     assert!(filled >= 12, "{screen:#?}");
     assert!(
