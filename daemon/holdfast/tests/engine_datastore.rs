@@ -255,6 +255,11 @@ async fn a_datastore_that_goes_back_in_time_under_a_running_node_is_brought_up_t
     tokio::time::sleep(Duration::from_millis(1_100)).await;
     machine.node.publish(&hub, 2, &hello("2")).await?;
     machine.node.until_proven(2).await?;
+    // It is taken beside everything else: one that came later than what follows would hold the second document.
+    wait::until("another snapshot is taken", PATIENCE, async || {
+        Ok((snapshots.list().len() == 2).then_some(()))
+    })
+    .await?;
 
     // Only the snapshot of before the second document is left, and what is in memory is lost with k3s.
     for snapshot in snapshots.list() {
