@@ -343,10 +343,18 @@ impl Hub {
             let left = deadline.saturating_duration_since(Instant::now());
             match tokio::time::timeout(left, stream.chunk()).await {
                 Ok(Ok(Some(_))) => {}
-                Ok(Ok(None) | Err(_)) => bail!(
-                    "{what}: the hub ended its stream; its log ends:\n{}",
-                    self.log_tail(20)
-                ),
+                // The hub ends the stream of a reader that is too slow, which on a busy machine this one can be: it connects again.
+                Ok(Ok(None) | Err(_)) => {
+                    stream = self
+                        .request(Method::GET, "/api/v1/stream", None::<&()>)
+                        .await
+                        .with_context(|| {
+                            format!(
+                                "{what}: the hub ended its stream and gives no other; its log ends:\n{}",
+                                self.log_tail(20)
+                            )
+                        })?;
+                }
                 Err(_) => bail!("{what}: not within {within:?}; the hub says of {name}: {seen:#?}"),
             }
         }

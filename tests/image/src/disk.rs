@@ -2,6 +2,7 @@
 
 use anyhow::{Result, bail};
 use holdfast_harness::process::run;
+use serde::{Deserialize, Serialize};
 use std::{
     fs::File,
     io::Write as _,
@@ -10,7 +11,7 @@ use std::{
 use tokio::process::Command;
 
 /// The disk of a box: a qcow2 file that holds only what differs from what is below it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Disk {
     path: PathBuf,
 }

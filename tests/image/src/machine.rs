@@ -2,7 +2,7 @@
 
 use crate::{Console, Disk, firmware::Firmware, qmp};
 use anyhow::{Context as _, Result, bail};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::{
     fs::{self, File},
     future::Future,
@@ -11,6 +11,9 @@ use std::{
     time::Duration,
 };
 use tokio::process::{Child, Command};
+
+/// How long the memory of a box may take to or from a file.
+const TRANSFER: Duration = Duration::from_secs(300);
 
 /// How a box's processor is called where k3s and images name it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,6 +78,17 @@ pub struct Machine {
 impl Machine {
     /// Switches a box on. Its firmware's variables and its log are kept in `directory`.
     pub async fn switch_on(directory: &Path, disk: &Disk, setup: &Setup) -> Result<Self> {
+        Self::start(directory, disk, setup, None).await
+    }
+
+    /// Lets a box go on where [`Machine::hold`] stopped it; its disk and its firmware's variables are copies of what they were then.
+    pub async fn go_on(directory: &Path, disk: &Disk, setup: &Setup, memory: &Path) -> Result<Self> {
+        let mut machine = Self::start(directory, disk, setup, Some(memory)).await?;
+        machine.qmp.event("RESUME", TRANSFER).await?;
+        Ok(machine)
+    }
+
+    async fn start(directory: &Path, disk: &Disk, setup: &Setup, memory: Option<&Path>) -> Result<Self> {
         fs::create_dir_all(directory)?;
         let firmware = Firmware::of(setup, directory)?;
         // Paths of sockets may not be longer than about 100 bytes; a temporary directory's is short.
@@ -82,6 +96,9 @@ impl Machine {
         let socket = sockets.path().join("qmp");
         let listener = qmp::Listener::at(&socket)?;
         let mut command = command(setup, disk, &firmware, &socket);
+        if let Some(memory) = memory {
+            command.args(["-incoming", &format!("exec:cat {}", memory.display())]);
+        }
         let errors = directory.join("qemu.log");
         let mut child = command
             .stdin(Stdio::null())
@@ -129,6 +146,32 @@ impl Machine {
         Ok(self.child.kill().await?)
     }
 
+    /// Stops the box between two instructions, writes its memory to a file, and ends QEMU. All that the box wrote is on its disk then.
+    pub async fn hold(mut self, memory: &Path) -> Result<()> {
+        self.qmp.command("stop", json!({})).await?;
+        let events = json!({"capabilities": [{"capability": "events", "state": true}]});
+        self.qmp.command("migrate-set-capabilities", events).await?;
+        // As fast as the file takes it.
+        let limits = json!({"max-bandwidth": 0});
+        self.qmp.command("migrate-set-parameters", limits).await?;
+        let to = json!({"uri": format!("exec:cat > {}", memory.display())});
+        self.qmp.command("migrate", to).await?;
+        loop {
+            let event = self.qmp.event("MIGRATION", TRANSFER).await?;
+            match event.pointer("/data/status").and_then(Value::as_str) {
+                Some("completed") => break,
+                Some("failed") => bail!(
+                    "QEMU could not write the memory of the box to {}",
+                    memory.display()
+                ),
+                _ => {}
+            }
+        }
+        self.qmp.command("quit", json!({})).await?;
+        self.child.wait().await?;
+        Ok(())
+    }
+
     /// Presses the reset button.
     pub async fn reset(&mut self) -> Result<()> {
         self.qmp.command("system_reset", json!({})).await?;
@@ -161,6 +204,16 @@ impl Machine {
     /// Forgets restarts that happened before this.
     pub async fn forget_restarts(&mut self) -> Result<()> {
         self.qmp.forget_events().await
+    }
+
+    /// Presses and releases keys of the keyboard, one after the other, each named as QEMU names it.
+    pub async fn press(&mut self, keys: &[&str]) -> Result<()> {
+        for key in keys {
+            // The press and release of one key end before the next begins: that is when QEMU answers the next command.
+            let arguments = json!({"keys": [{"type": "qcode", "data": key}], "hold-time": 100});
+            self.qmp.command("send-key", arguments).await?;
+        }
+        Ok(())
     }
 
     /// Plugs the network cable in, or pulls it.

@@ -12,6 +12,7 @@ use holdfast_protocol::{
     event::Event,
     operator::{CreateToken, ReleaseContent},
 };
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::{
     env, fs,
@@ -37,17 +38,28 @@ pub struct Site {
     directory: PathBuf,
 }
 
-/// A site whose hub has ended and whose box is off.
+/// A site whose hub has ended and whose box is stopped: its memory is in a file beside its disk.
+#[derive(Serialize, Deserialize)]
 pub struct Frozen {
     disk: Disk,
     ports: (u16, u16),
     directory: PathBuf,
 }
 
+/// The memory of a stopped box, in a site's directory.
+const MEMORY: &str = "memory";
+/// The variables of its firmware.
+const VARIABLES: &str = "firmware.fd";
+
+/// Where the directory of a scenario is.
+pub fn place(scenario: &str) -> PathBuf {
+    let target = paths::repository().join(env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into()));
+    target.join("image-tests").join(scenario)
+}
+
 /// The directory of a scenario: its logs stay there, for people; what an earlier run left is removed.
 pub fn directory(scenario: &str) -> Result<PathBuf> {
-    let target = paths::repository().join(env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into()));
-    let directory = target.join("image-tests").join(scenario);
+    let directory = place(scenario);
     if directory.exists() {
         fs::remove_dir_all(&directory)?;
     }
@@ -59,26 +71,30 @@ impl Site {
     /// A hub, and the disk of a box with this image and a token of the hub on it, not switched on yet.
     pub async fn prepare(directory: &Path, image: &Image) -> Result<Self> {
         let hub = Hub::start_for_guests(&directory.join("hub"), HOST, (0, 0)).await?;
-        let request = CreateToken {
-            node_name: Some(BOX.parse()?),
-            ..CreateToken::default()
-        };
-        let token = hub.create_token(&request).await?;
+        let token = token(&hub, BOX).await?;
         let raw = directory.join("flashed.raw");
         let mut copy = Command::new("cp");
         copy.args(["--sparse=always", "--reflink=auto"])
             .arg(image.raw()?)
             .arg(&raw);
         run(copy).await?;
-        Esp::of(&raw)?
-            .write("/holdfast/token", token.token.as_bytes())
-            .await?;
+        Esp::of(&raw)?.write("/holdfast/token", token.as_bytes()).await?;
         let disk = Disk::flashed(&directory.join("disk.qcow2"), &raw, DISK).await?;
         Ok(Self {
             hub,
             disk,
             directory: directory.to_owned(),
         })
+    }
+
+    /// Puts a token for a node of this name on the ESP; the box must be off.
+    pub async fn write_token(&mut self, name: &str) -> Result<()> {
+        let token = token(&self.hub, name).await?;
+        let raw = self.directory.join("with-token.raw");
+        convert(&self.disk, &raw).await?;
+        Esp::of(&raw)?.write("/holdfast/token", token.as_bytes()).await?;
+        self.disk = Disk::flashed(&self.directory.join("with-token.qcow2"), &raw, DISK).await?;
+        Ok(())
     }
 
     /// Switches the box on.
@@ -167,8 +183,9 @@ impl Site {
         esp(&self.disk).await
     }
 
-    /// Ends the hub. The box must be off.
-    pub async fn freeze(self) -> Result<Frozen> {
+    /// Stops the box as it runs, and ends the hub.
+    pub async fn freeze(self, machine: Machine) -> Result<Frozen> {
+        machine.hold(&self.directory.join(MEMORY)).await?;
         let ports = self.hub.stop().await?;
         Ok(Frozen {
             disk: self.disk,
@@ -190,20 +207,28 @@ impl Frozen {
         images::partitions(&fs::File::open(raw)?)
     }
 
-    /// A site in `directory` that goes on from here: the same hub for its nodes, the same box. One at a time: they share the hub's ports.
+    /// A site in `directory` that goes on from here, with the box off, as after a cut of its power: the same hub for its nodes, the same box.
+    /// One at a time: they share the hub's ports.
     pub async fn branch(&self, directory: &Path) -> Result<Site> {
         let hub = directory.join("hub");
         let mut copy = Command::new("cp");
         copy.arg("-a").arg(self.directory.join("hub")).arg(&hub);
         run(copy).await?;
-        let variables = "firmware.fd";
-        fs::copy(self.directory.join(variables), directory.join(variables))
+        fs::copy(self.directory.join(VARIABLES), directory.join(VARIABLES))
             .context("the firmware's variables")?;
         Ok(Site {
             hub: Hub::start_for_guests(&hub, HOST, self.ports).await?,
             disk: self.disk.branch(&directory.join("disk.qcow2")).await?,
             directory: directory.to_owned(),
         })
+    }
+
+    /// As [`Frozen::branch`], but the box runs on from where it was stopped: nothing of it has to start, and its clock is behind.
+    pub async fn go_on(&self, directory: &Path) -> Result<(Site, Machine)> {
+        let site = self.branch(directory).await?;
+        let memory = self.directory.join(MEMORY);
+        let machine = Machine::go_on(directory, &site.disk, &Setup::default(), &memory).await?;
+        Ok((site, machine))
     }
 }
 
@@ -212,15 +237,28 @@ async fn esp(disk: &Disk) -> Result<(tempfile::TempDir, Esp)> {
     Ok((directory, Esp::of(&raw)?))
 }
 
+/// A new token for a node of this name.
+async fn token(hub: &Hub, name: &str) -> Result<String> {
+    let request = CreateToken {
+        node_name: Some(name.parse()?),
+        ..CreateToken::default()
+    };
+    Ok(hub.create_token(&request).await?.token)
+}
+
 /// The disk as one sparse raw file.
 async fn raw(disk: &Disk) -> Result<(tempfile::TempDir, PathBuf)> {
     let directory = tempfile::tempdir()?;
     let raw = directory.path().join("disk.raw");
+    convert(disk, &raw).await?;
+    Ok((directory, raw))
+}
+
+async fn convert(disk: &Disk, raw: &Path) -> Result<()> {
     let mut convert = Command::new("qemu-img");
     convert
         .args(["convert", "-f", "qcow2", "-O", "raw"])
         .arg(disk.path())
-        .arg(&raw);
-    run(convert).await?;
-    Ok((directory, raw))
+        .arg(raw);
+    run(convert).await.map(drop)
 }

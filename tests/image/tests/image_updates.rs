@@ -11,11 +11,10 @@ use holdfast_protocol::{event::EventKind, report::Health};
 
 /// Lets the box update itself to the variant `two`, which is good; its first release named `second`.
 async fn updated(first: &Frozen, directory: &std::path::Path) -> Result<Site> {
-    let site = first.branch(directory).await?;
+    let (site, mut machine) = first.go_on(directory).await?;
     let section = site
         .push_os("2", &Images::given()?.of("two", Architecture::Amd64)?)
         .await?;
-    let mut machine = site.switch_on(&Setup::default()).await?;
     let generation = site.release("second", Some(section)).await?;
     machine
         .meanwhile(site.event("the box staged version 2", BOOT, |event| {
@@ -64,12 +63,11 @@ async fn updated(first: &Frozen, directory: &std::path::Path) -> Result<Site> {
 async fn goes_back_from(version: &'static str, variant: &'static str) -> Result<()> {
     let first = base::enrolled().await?;
     scenario::run(variant, |directory| async move {
-        let site = first.branch(&directory).await?;
+        let (site, machine) = first.go_on(&directory).await?;
         let before = site.hub.node(BOX).await?;
         let section = site
             .push_os(version, &Images::given()?.of(variant, Architecture::Amd64)?)
             .await?;
-        let machine = site.switch_on(&Setup::default()).await?;
         let generation = site.release("bad", Some(section)).await?;
         // Three tries of the new version, then the old one again; a panic of the new one is what is asked for here.
         let told = site
