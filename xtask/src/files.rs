@@ -2,9 +2,11 @@
 
 use crate::shell;
 use anyhow::{Context as _, Result};
+use ring::digest;
 use std::{
+    fmt::Write as _,
     fs::{self, File},
-    io::Write as _,
+    io::{Read as _, Write as _},
     path::{Path, PathBuf},
 };
 
@@ -21,6 +23,30 @@ pub fn replace(path: impl AsRef<Path>, content: impl AsRef<[u8]>) -> Result<()> 
         .and_then(|mut file| file.write_all(content.as_ref()))
         .and_then(|()| fs::rename(&new, &path))
         .with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// SHA-256 of a file's content, hexadecimal.
+pub fn sha256(path: &Path) -> Result<String> {
+    let mut file = File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let mut context = digest::Context::new(&digest::SHA256);
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        let read = file
+            .read(&mut buffer)
+            .with_context(|| format!("cannot read {}", path.display()))?;
+        if read == 0 {
+            break;
+        }
+        context.update(&buffer[..read]);
+    }
+    Ok(context
+        .finish()
+        .as_ref()
+        .iter()
+        .fold(String::new(), |mut text, byte| {
+            let _ = write!(text, "{byte:02x}");
+            text
+        }))
 }
 
 /// All files called `name` below `directory` (relative to the root), in a stable order.

@@ -5,9 +5,10 @@
 //! package mirror of this machine (or the one given) is asked.
 
 mod build;
+mod foreign;
 mod keys;
 mod lock;
-mod mirror;
+pub mod mirror;
 mod outputs;
 mod parts;
 mod personalise;

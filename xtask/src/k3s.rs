@@ -4,6 +4,11 @@
 //! document's `k3s` section, so that `release.yaml` takes it as it is. It guarantees that every digest in it stands in a checksum file of the release, and
 //! that a release whose files changed after they were pinned is noticed.
 
+pub mod pinned;
+#[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "a test")]
+pub mod server;
+
 use crate::{files, shell};
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, Subcommand};
@@ -15,6 +20,9 @@ use std::{
 
 /// Where k3s publishes its releases.
 const RELEASES: &str = "https://github.com/k3s-io/k3s/releases/download";
+
+/// Where the lock file is.
+pub const LOCK: &str = "image/k3s.lock";
 
 /// Architecture, name of the binary.
 const ARCHITECTURES: [(&str, &str); 2] = [("amd64", "k3s"), ("arm64", "k3s-arm64")];
@@ -35,7 +43,7 @@ pub struct Lock {
     #[arg(long, default_value = RELEASES)]
     base_url: String,
     /// File to write
-    #[arg(long, default_value = "image/k3s.lock")]
+    #[arg(long, default_value = LOCK)]
     output: PathBuf,
 }
 
@@ -51,7 +59,8 @@ pub fn run(task: &Task) -> Result<()> {
     }
 }
 
-fn lock(version: &str, base_url: &str, output: &Path) -> Result<()> {
+/// Writes the lock file `output` of `version`, from the releases below `base_url`.
+pub fn lock(version: &str, base_url: &str, output: &Path) -> Result<()> {
     check_version(version)?;
     // A plus is a space to some servers.
     let release = format!(
@@ -176,81 +185,30 @@ fn refuse_changed(old: &Value, new: &Value) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use std::{
-        collections::HashMap,
-        io::{BufRead as _, BufReader, Write as _},
-        net::TcpListener,
-        sync::Arc,
+    use super::{
+        server::{Release, VERSION},
+        *,
     };
 
-    /// Serves files by path, for as long as the tests run.
-    fn serve(files: HashMap<String, Vec<u8>>) -> String {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
-        let files = Arc::new(files);
-        std::thread::spawn(move || {
-            for stream in listener.incoming() {
-                let mut stream = stream.unwrap();
-                let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
-                let request = lines.next().unwrap().unwrap();
-                while !lines.next().unwrap().unwrap().is_empty() {}
-                let mut words = request.split(' ');
-                let (method, path) = (words.next().unwrap(), words.next().unwrap());
-                let answer = match files.get(path) {
-                    None => b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n".to_vec(),
-                    Some(content) => {
-                        let head = format!(
-                            "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
-                            content.len()
-                        );
-                        let body = if method == "HEAD" { &[][..] } else { content };
-                        [head.as_bytes(), body].concat()
-                    }
-                };
-                stream.write_all(&answer).unwrap();
-            }
-        });
-        url
-    }
-
-    /// A release in which every digest begins with `first`.
-    fn release(first: char) -> HashMap<String, Vec<u8>> {
-        let mut files = HashMap::new();
-        for (architecture, binary) in ARCHITECTURES {
-            let archive = format!("k3s-airgap-images-{architecture}.tar.zst");
-            let digest = |number: u32| format!("{first}{number:063x}");
-            let checksums = format!("{}  {binary}\n{}  {archive}\n", digest(1), digest(2));
-            let mut add = |name: &str, content: Vec<u8>| {
-                files.insert(format!("/v1.36.3%2Bk3s1/{name}"), content);
-            };
-            add(&format!("sha256sum-{architecture}.txt"), checksums.into_bytes());
-            add(binary, vec![0; 700]);
-            add(&archive, vec![0; 9_000]);
-        }
-        files
-    }
-
-    fn place(name: &str) -> PathBuf {
-        let directory = std::env::temp_dir().join(format!("holdfast-xtask-{}", std::process::id()));
-        fs::create_dir_all(&directory).unwrap();
-        let file = directory.join(name);
-        // One of an earlier process with the same number.
-        let _ = fs::remove_file(&file);
-        file
+    fn digest(content: &[u8]) -> String {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("content");
+        files::replace(&file, content).unwrap();
+        files::sha256(&file).unwrap()
     }
 
     #[test]
     fn a_version_is_pinned_by_the_checksums_of_its_release() {
-        let output = place("pinned.lock");
-        let url = serve(release('a'));
-        lock("v1.36.3+k3s1", &url, &output).unwrap();
+        let place = tempfile::tempdir().unwrap();
+        let output = place.path().join("k3s.lock");
+        let url = Release::of(&[1; 700], &[2; 9_000]).serve(false);
+        lock(VERSION, &url, &output).unwrap();
         let lock: Value = serde_json::from_str(&fs::read_to_string(&output).unwrap()).unwrap();
-        assert_eq!(lock["version"], "v1.36.3+k3s1");
+        assert_eq!(lock["version"], VERSION);
         assert_eq!(
             lock["binaries"]["arm64"],
             json!({
-                "digest": format!("sha256:a{:063x}", 1), "size": 700, "name": "k3s-arm64",
+                "digest": format!("sha256:{}", digest(&[1; 700])), "size": 700, "name": "k3s-arm64",
                 "sources": [{"url": format!("{url}/v1.36.3%2Bk3s1/k3s-arm64")}]
             })
         );
@@ -259,22 +217,29 @@ mod tests {
 
     #[test]
     fn a_release_that_changed_after_it_was_pinned_is_refused() {
-        let output = place("changed.lock");
-        lock("v1.36.3+k3s1", &serve(release('a')), &output).unwrap();
+        let place = tempfile::tempdir().unwrap();
+        let output = place.path().join("k3s.lock");
+        lock(VERSION, &Release::of(b"a", b"images").serve(false), &output).unwrap();
         let before = fs::read_to_string(&output).unwrap();
-        let error = lock("v1.36.3+k3s1", &serve(release('b')), &output).unwrap_err();
+        let error = lock(VERSION, &Release::of(b"b", b"images").serve(false), &output).unwrap_err();
         assert!(error.to_string().contains("do not change"), "{error}");
         assert_eq!(fs::read_to_string(&output).unwrap(), before);
     }
 
     #[test]
     fn what_is_missing_or_no_digest_is_refused() {
-        let output = place("refused.lock");
-        let mut without = release('a');
-        without.remove("/v1.36.3%2Bk3s1/k3s-airgap-images-arm64.tar.zst");
-        assert!(lock("v1.36.3+k3s1", &serve(without), &output).is_err());
-        assert!(lock("v1.36.3+k3s1", &serve(release('x')), &output).is_err());
-        assert!(lock("v1.36.4+k3s1", &serve(release('a')), &output).is_err());
+        let place = tempfile::tempdir().unwrap();
+        let output = place.path().join("k3s.lock");
+        let mut without = Release::of(b"a", b"images");
+        without
+            .0
+            .retain(|path, _| !path.ends_with("images-arm64.tar.zst"));
+        assert!(lock(VERSION, &without.serve(false), &output).is_err());
+        let mut no_digest = Release::of(b"a", b"images");
+        no_digest.add("sha256sum-arm64.txt", b"none  k3s-arm64\n");
+        assert!(lock(VERSION, &no_digest.serve(false), &output).is_err());
+        let other = Release::of(b"a", b"images").serve(false);
+        assert!(lock("v1.36.4+k3s1", &other, &output).is_err());
         assert!(!output.exists());
         for wrong in ["1.36.3+k3s1", "v1.36.3", "v1.36+k3s1", "v1.36.3+k3s1/../x"] {
             assert!(check_version(wrong).is_err(), "{wrong}");

@@ -8,11 +8,15 @@
 mod needs;
 mod tools;
 
-use crate::shell;
+use crate::{
+    files,
+    image::mirror::{KEYRING, Mirror},
+    shell,
+};
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, ValueEnum};
 use needs::{NEEDS, Need};
-use std::{fs, process::Command};
+use std::fs;
 
 /// What the machine is to be made ready for.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -25,6 +29,8 @@ pub enum Purpose {
     Cross,
     /// `cargo xtask image`
     Image,
+    /// `cargo xtask image --arch` for another architecture than this machine's
+    ForeignImage,
     /// `cargo xtask test --image`
     ImageTest,
     /// `cargo xtask image personalise`
@@ -117,28 +123,73 @@ impl System {
     }
 }
 
+/// What a package's name ends with that Debian 12 has new enough among its backports only.
+const BACKPORT: &str = "/backports";
+
 /// `apt-get install`, as root or through sudo.
 fn apt_install(packages: &[&str]) -> Result<()> {
-    let apt = |arguments: &[&str]| -> Result<Command> {
-        let mut command = if is_root()? {
-            shell::command("apt-get")
-        } else if shell::find("sudo").is_some() {
-            let mut command = shell::command("sudo");
-            command.args(["DEBIAN_FRONTEND=noninteractive", "apt-get"]);
-            command
-        } else {
-            bail!(
-                "this needs root: run `apt-get install {}` as root",
-                packages.join(" ")
-            );
-        };
-        command.env("DEBIAN_FRONTEND", "noninteractive").args(arguments);
-        Ok(command)
+    let (backports, plain): (Vec<&str>, Vec<&str>) = packages
+        .iter()
+        .partition(|package| package.ends_with(BACKPORT) && release_is_bookworm());
+    if !plain.is_empty() {
+        let plain: Vec<&str> = plain
+            .iter()
+            .map(|package| package.trim_end_matches(BACKPORT))
+            .collect();
+        apt(&[], &["update"])?;
+        apt(&["install", "--yes", "--no-install-recommends"], &plain)?;
+    }
+    if !backports.is_empty() {
+        let backports: Vec<&str> = backports
+            .iter()
+            .map(|package| package.trim_end_matches(BACKPORT))
+            .collect();
+        // A list of sources for these two calls only: what the machine updates itself from stays as it is.
+        let list = shell::tools_directory().join("backports.list");
+        let own = fs::read_to_string("/etc/apt/sources.list").unwrap_or_default();
+        let mirror = Mirror::choose(None, None)?.packages;
+        files::replace(
+            &list,
+            format!("{own}\ndeb [signed-by={KEYRING}] {mirror} bookworm-backports main\n"),
+        )?;
+        let source = format!("Dir::Etc::SourceList={}", list.display());
+        apt(&["-o", &source], &["update"])?;
+        apt(
+            &[
+                "-o",
+                &source,
+                "-t",
+                "bookworm-backports",
+                "install",
+                "--yes",
+                "--no-install-recommends",
+            ],
+            &backports,
+        )?;
+    }
+    Ok(())
+}
+
+fn apt(options: &[&str], arguments: &[&str]) -> Result<()> {
+    let mut command = if is_root()? {
+        shell::command("apt-get")
+    } else if shell::find("sudo").is_some() {
+        let mut command = shell::command("sudo");
+        command.args(["DEBIAN_FRONTEND=noninteractive", "apt-get"]);
+        command
+    } else {
+        bail!(
+            "this needs root: run `apt-get {} {}` as root",
+            options.join(" "),
+            arguments.join(" ")
+        );
     };
-    let mut install = vec!["install", "--yes", "--no-install-recommends"];
-    install.extend(packages);
-    shell::run(&mut apt(&["update"])?)?;
-    shell::run(&mut apt(&install)?)
+    command.env("DEBIAN_FRONTEND", "noninteractive");
+    shell::run(command.args(options).args(arguments))
+}
+
+fn release_is_bookworm() -> bool {
+    fs::read_to_string("/etc/os-release").is_ok_and(|text| text.contains("VERSION_CODENAME=bookworm"))
 }
 
 fn is_root() -> Result<bool> {

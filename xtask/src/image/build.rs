@@ -4,14 +4,18 @@
 //! failed is told with the command that failed; what is in the output directory is of one build.
 
 use super::{
-    Architecture,
+    Architecture, foreign,
     keys::Keys,
     lock,
     mirror::{self, Mirror},
     outputs::{self, Image},
     parts::{self, Extras},
 };
-use crate::{files, prerequisites, shell};
+use crate::{
+    files,
+    k3s::{self, pinned::Pinned},
+    prerequisites, shell,
+};
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use holdfast_protocol::{Digest, document::is_os_version};
@@ -40,9 +44,15 @@ pub struct Options {
     /// Node binary for this architecture [default: built by cross/build.sh]
     #[arg(long, value_name = "FILE")]
     binary: Option<PathBuf>,
-    /// Program that is baked as /usr/bin/k3s
+    /// Program that is baked as /usr/bin/k3s, instead of what the lock file pins
     #[arg(long, value_name = "FILE")]
     k3s: Option<PathBuf>,
+    /// Lock file whose k3s is baked, with the archives of its images [default: image/k3s.lock where it is there]
+    #[arg(long, value_name = "FILE", conflicts_with = "k3s")]
+    k3s_lock: Option<PathBuf>,
+    /// Bake no k3s, whatever image/k3s.lock pins
+    #[arg(long, conflicts_with_all = ["k3s", "k3s_lock"])]
+    without_k3s: bool,
     /// Directory with a rendered release that a box starts with before it has seen a hub
     #[arg(long, value_name = "DIR")]
     seed: Option<PathBuf>,
@@ -81,6 +91,17 @@ pub struct Options {
     no_prerequisites: bool,
 }
 
+impl Options {
+    /// The lock file of the k3s to bake.
+    fn lock_file(&self) -> Option<PathBuf> {
+        match &self.k3s_lock {
+            Some(lock) => Some(shell::root().join(lock)),
+            None if self.without_k3s || self.k3s.is_some() => None,
+            None => Some(shell::root().join(k3s::LOCK)).filter(|lock| lock.exists()),
+        }
+    }
+}
+
 pub fn run(options: &Options) -> Result<()> {
     let begun = Instant::now();
     let architecture = options.arch.unwrap_or(Architecture::own());
@@ -96,6 +117,7 @@ pub fn run(options: &Options) -> Result<()> {
     if !options.no_prerequisites {
         prerequisites::install(&[prerequisites::Purpose::Image], false)?;
     }
+    foreign::allow(architecture, options.no_prerequisites)?;
     let build = Build {
         architecture,
         keys: Keys::in_directory(options.keys.as_deref()),
@@ -114,6 +136,15 @@ pub fn run(options: &Options) -> Result<()> {
     step(begun, "the tools that make the image");
     build.tools()?;
     step(begun, "the parts of the image");
+    let pinned = match options.lock_file() {
+        Some(lock) => {
+            let k3s =
+                Pinned::read(&lock, architecture.debian())?.fetch(&build.work.join("cache/artifacts"))?;
+            eprintln!("image: k3s {} is baked", k3s.version);
+            Some(k3s)
+        }
+        None => None,
+    };
     let tree = build.work.join("work").join(architecture.name()).join("parts");
     parts::assemble(
         &tree,
@@ -121,6 +152,7 @@ pub fn run(options: &Options) -> Result<()> {
         &build.keys,
         &Extras {
             k3s: options.k3s.as_deref(),
+            pinned: pinned.as_ref(),
             seed: options.seed.as_deref(),
             artifacts: options.artifacts.as_deref(),
         },

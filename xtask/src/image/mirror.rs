@@ -13,7 +13,8 @@ use std::{
 
 /// The release of Debian that images are made from.
 pub const RELEASE: &str = "trixie";
-const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+/// Keys of the Debian archive.
+pub const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
 /// Addresses of Debian's packages and of its security updates.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -16,11 +16,10 @@ use crate::{files, shell};
 use anyhow::{Context as _, Result, bail};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use holdfast_protocol::Digest;
-use ring::{digest, signature::KeyPair as _};
+use ring::signature::KeyPair as _;
 use std::{
     fmt::Write as _,
-    fs::{self, File},
-    io::Read as _,
+    fs,
     path::{Path, PathBuf},
 };
 
@@ -81,7 +80,7 @@ pub fn compare(first: &Image, second: &Image) -> Result<()> {
         ("verity data", first.part("verity"), second.part("verity")),
         ("kernel image", first.kernel_image(), second.kernel_image()),
     ] {
-        let (left, right) = (sum(&left)?, sum(&right)?);
+        let (left, right) = (files::sha256(&left)?, files::sha256(&right)?);
         eprintln!(
             "image: {name}: {left}{}",
             if left == right { ", twice" } else { "" }
@@ -210,31 +209,10 @@ fn sums(directory: &Path) -> Result<String> {
     for name in names {
         let path = directory.join(&name);
         if path.is_file() {
-            let _ = writeln!(text, "{}  {}", sum(&path)?, name.to_string_lossy());
+            let _ = writeln!(text, "{}  {}", files::sha256(&path)?, name.to_string_lossy());
         }
     }
     Ok(text)
-}
-
-fn sum(path: &Path) -> Result<String> {
-    let mut file = File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let mut context = digest::Context::new(&digest::SHA256);
-    let mut buffer = vec![0; 1 << 20];
-    loop {
-        let read = file.read(&mut buffer)?;
-        if read == 0 {
-            break;
-        }
-        context.update(&buffer[..read]);
-    }
-    Ok(context
-        .finish()
-        .as_ref()
-        .iter()
-        .fold(String::new(), |mut text, byte| {
-            let _ = write!(text, "{byte:02x}");
-            text
-        }))
 }
 
 #[cfg(test)]

@@ -5,18 +5,24 @@
 //! of it is left from an earlier build; whatever lies in `systemd/` is installed by the kind that its name shows.
 
 use super::keys::Keys;
-use crate::shell;
+use crate::{k3s::pinned::Fetched, shell};
 use anyhow::{Context as _, Result, bail};
 use std::{
     fs,
+    os::unix::fs::symlink,
     path::{Path, PathBuf},
 };
+
+/// Where the node looks for artifacts of the image.
+const ARTIFACTS: &str = "usr/share/holdfast/artifacts";
 
 /// What may be put into an image besides the node.
 #[derive(Default)]
 pub struct Extras<'a> {
     /// A program that is `/usr/bin/k3s`.
     pub k3s: Option<&'a Path>,
+    /// The k3s that a lock file pins: the artifacts that documents name, and the program in `PATH` among them.
+    pub pinned: Option<&'a Fetched>,
     /// A directory with a release, rendered.
     pub seed: Option<&'a Path>,
     /// A directory with artifacts in `sha256/<hex>`.
@@ -34,13 +40,33 @@ pub fn assemble(tree: &Path, binary: &Path, keys: &Keys, extras: &Extras<'_>) ->
     if let Some(k3s) = extras.k3s {
         install(k3s, &tree.join("usr/bin/k3s"), 0o755)?;
     }
+    if let Some(pinned) = extras.pinned {
+        bake(pinned, tree)?;
+    }
     if let Some(seed) = extras.seed {
         directory(seed, &tree.join("usr/share/holdfast/seed"))?;
     }
     if let Some(artifacts) = extras.artifacts {
-        directory(artifacts, &tree.join("usr/share/holdfast/artifacts"))?;
+        directory(artifacts, &tree.join(ARTIFACTS))?;
     }
     Ok(())
+}
+
+/// Puts the files of a pinned k3s where the node looks for artifacts. The program is there once: `/usr/bin/k3s` is a link.
+fn bake(pinned: &Fetched, tree: &Path) -> Result<()> {
+    let place = |file: &Path, mode| {
+        let name = file
+            .file_name()
+            .with_context(|| format!("{} has no name", file.display()))?;
+        let relative = Path::new(ARTIFACTS).join("sha256").join(name);
+        install(file, &tree.join(&relative), mode)?;
+        anyhow::Ok(relative)
+    };
+    for images in &pinned.images {
+        place(images, 0o644)?;
+    }
+    let program = Path::new("/").join(place(&pinned.binary, 0o755)?);
+    symlink(program, tree.join("usr/bin/k3s")).context("cannot make /usr/bin/k3s")
 }
 
 /// Installs the files of `systemd/` as systemd/README.md says. Of the drop-ins of `holdfast.service`, the one for Kubernetes as a
@@ -119,6 +145,12 @@ fn directory(from: &Path, to: &Path) -> Result<()> {
 #[allow(clippy::disallowed_methods, reason = "tests write plain files")]
 mod tests {
     use super::*;
+    use crate::k3s::{
+        lock,
+        pinned::Pinned,
+        server::{Release, VERSION},
+    };
+    use std::os::unix::fs::PermissionsExt as _;
 
     #[test]
     fn units_are_installed_by_their_kind_and_nothing_is_left_of_an_earlier_build() {
@@ -157,5 +189,39 @@ mod tests {
         );
         assemble(&tree, &binary, &keys, &Extras::default()).unwrap();
         assert!(!tree.join("usr/bin/k3s").exists());
+    }
+
+    #[test]
+    fn what_a_lock_file_pins_lies_where_documents_find_it_and_in_the_path() {
+        let directory = tempfile::tempdir().unwrap();
+        let keys = Keys::in_directory(Some(&directory.path().join("keys")));
+        keys.make_missing().unwrap();
+        let file = directory.path().join("k3s.lock");
+        let url = Release::of(b"program", b"images").serve(false);
+        lock(VERSION, &url, &file).unwrap();
+        let cache = directory.path().join("cache");
+        let pinned = Pinned::read(&file, "amd64").unwrap().fetch(&cache).unwrap();
+        let tree = directory.path().join("tree");
+        let binary = directory.path().join("holdfast");
+        fs::write(&binary, "node").unwrap();
+        let extras = Extras {
+            pinned: Some(&pinned),
+            ..Extras::default()
+        };
+        assemble(&tree, &binary, &keys, &extras).unwrap();
+        let baked = |path: &Path| {
+            tree.join(ARTIFACTS)
+                .join("sha256")
+                .join(path.file_name().unwrap())
+        };
+        assert_eq!(fs::read(baked(&pinned.images[0])).unwrap(), b"images");
+        let program = fs::read_link(tree.join("usr/bin/k3s")).unwrap();
+        let program = tree.join(program.strip_prefix("/").unwrap());
+        assert_eq!(program, baked(&pinned.binary));
+        assert_eq!(fs::read(&program).unwrap(), b"program");
+        assert_eq!(
+            fs::metadata(&program).unwrap().permissions().mode() & 0o111,
+            0o111
+        );
     }
 }

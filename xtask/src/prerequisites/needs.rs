@@ -12,6 +12,7 @@ pub struct Need {
     /// Whether it is here.
     pub present: fn() -> bool,
     purposes: &'static [Purpose],
+    /// Packages; with `/backports`, Debian 12 has one that is new enough only there.
     debian: &'static [&'static str],
     /// Where Ubuntu's packages are other ones; empty: none fit.
     ubuntu: Option<&'static [&'static str]>,
@@ -25,7 +26,7 @@ impl Need {
         let of_ci = |purpose: &Purpose| {
             !matches!(
                 purpose,
-                Purpose::Image | Purpose::ImageTest | Purpose::Personalise
+                Purpose::Image | Purpose::ForeignImage | Purpose::ImageTest | Purpose::Personalise
             )
         };
         self.purposes
@@ -182,6 +183,22 @@ pub const NEEDS: &[Need] = &[
         by_hand: "install qemu-aarch64-static (package qemu-user-static)",
     },
     Need {
+        name: "QEMU user emulation of the other architecture",
+        why: "runs the programs that set up packages of an image",
+        present: || {
+            let other = if cfg!(target_arch = "aarch64") {
+                "x86_64"
+            } else {
+                "aarch64"
+            };
+            shell::find(&format!("qemu-{other}-static")).is_some()
+        },
+        purposes: &[Purpose::ForeignImage],
+        debian: &["qemu-user-static"],
+        ubuntu: None,
+        by_hand: "install QEMU's user emulation, statically linked, as qemu-aarch64-static or qemu-x86_64-static",
+    },
+    Need {
         name: "readelf",
         why: "proves that a binary is static",
         present: || shell::find("readelf").is_some(),
@@ -273,11 +290,11 @@ pub const NEEDS: &[Need] = &[
     Need {
         name: "QEMU for 64-bit PCs, with its disk tools",
         why: "images are booted in it",
-        present: || shell::find("qemu-system-x86_64").is_some() && shell::find("qemu-io").is_some(),
+        present: || qemu_is_new("qemu-system-x86_64") && shell::find("qemu-io").is_some(),
         purposes: &[Purpose::ImageTest],
-        debian: &["qemu-system-x86", "qemu-utils"],
-        ubuntu: None,
-        by_hand: "install qemu-system-x86_64, qemu-img and qemu-io, version 7.2 or newer: https://www.qemu.org/download",
+        debian: &["qemu-system-x86/backports", "qemu-utils/backports"],
+        ubuntu: Some(&[]),
+        by_hand: "install qemu-system-x86_64, qemu-img and qemu-io, version 10.0 or newer: https://www.qemu.org/download",
     },
     Need {
         name: "UEFI firmware for virtual PCs",
@@ -291,11 +308,11 @@ pub const NEEDS: &[Need] = &[
     Need {
         name: "QEMU for 64-bit Arm",
         why: "images are booted in it",
-        present: || shell::find("qemu-system-aarch64").is_some(),
+        present: || qemu_is_new("qemu-system-aarch64"),
         purposes: &[Purpose::ImageTest],
-        debian: &["qemu-system-arm"],
-        ubuntu: None,
-        by_hand: "install qemu-system-aarch64, version 7.2 or newer: https://www.qemu.org/download",
+        debian: &["qemu-system-arm/backports"],
+        ubuntu: Some(&[]),
+        by_hand: "install qemu-system-aarch64, version 10.0 or newer: https://www.qemu.org/download",
     },
     Need {
         name: "UEFI firmware for virtual 64-bit Arm machines",
@@ -325,6 +342,18 @@ pub const NEEDS: &[Need] = &[
         by_hand: "install dosfstools",
     },
 ];
+
+/// Whether a QEMU is one that boots images in software emulation. Version 7.2 (Debian 12) does not: guests' kernels stall and fault in it.
+fn qemu_is_new(program: &str) -> bool {
+    let Some(path) = shell::find(program) else {
+        return false;
+    };
+    let said = shell::output(shell::command(path).arg("--version")).unwrap_or_default();
+    said.split_once("version ")
+        .and_then(|(_, rest)| rest.split('.').next())
+        .and_then(|major| major.parse::<u32>().ok())
+        .is_some_and(|major| major >= 10)
+}
 
 /// Whether the library is where distributions put it: below the directory of each architecture.
 fn libfaketime() -> bool {
