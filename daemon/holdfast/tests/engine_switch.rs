@@ -7,7 +7,7 @@ mod engine_support;
 
 use anyhow::{Context as _, Result, ensure};
 use engine_support::{
-    app,
+    PATIENCE, app,
     broker::Hub,
     config_map, deployment,
     k3s::{EndsWithTest, Server, process, program, section, supervised, write_program},
@@ -46,11 +46,9 @@ async fn written_by(node: &Node) -> Result<Value> {
 
 /// k3s writes the label some time after its API answers.
 async fn until_written_by(node: &Node, version: &str) -> Result<()> {
-    wait::until(
-        &format!("{version} has written"),
-        Duration::from_secs(30),
-        async || Ok((written_by(node).await? == version).then_some(())),
-    )
+    wait::until(&format!("{version} has written"), PATIENCE, async || {
+        Ok((written_by(node).await? == version).then_some(()))
+    })
     .await
 }
 
@@ -227,6 +225,91 @@ async fn a_k3s_that_cannot_follow_is_refused_and_nothing_is_touched() -> Result<
     node.stop().await
 }
 
+/// A node with the old version at the place that its settings name, known as such, and an object that nobody but a person made.
+async fn on_the_program_of_the_box(hub: &Hub, name: &str) -> Result<(Node, EndsWithTest)> {
+    let mut node = supervised(hub, name).await?;
+    let end = EndsWithTest(node.settings.kubernetes_pid_file());
+    let baked = node.path("k3s");
+    node.settings.kubernetes.binary = baked.display().to_string();
+    write_program(&baked, &program(OLD, Server::Runs("old"))?)?;
+    node.run().await?;
+    publish(&node, hub, 1, &json!({}), &[config_map("settings", "1")], 120).await?;
+    node.until_proven(1).await?;
+    make(&node, "before").await?;
+    wait::until("the version is known", PATIENCE, async || {
+        Ok((version(&node)?.as_deref() == Some(OLD)).then_some(()))
+    })
+    .await?;
+    Ok((node, end))
+}
+
+/// The node stays as it is; k3s alone ends, and is started again.
+async fn end_kubernetes(node: &Node) -> Result<()> {
+    let running = process(node)?;
+    kill(running, Signal::SIGKILL)?;
+    wait::until("Kubernetes was started again", PATIENCE, async || {
+        Ok((process(node)? != running).then_some(()))
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_program_that_is_exchanged_under_a_running_k3s_meets_a_datastore_of_its_own_version() -> Result<()>
+{
+    let hub = Hub::start().await?;
+    let (mut node, _end) = on_the_program_of_the_box(&hub, "exchanged").await?;
+    let baked = node.path("k3s");
+
+    // Exchanged while k3s runs: nothing happens until it ends.
+    let first = process(&node)?;
+    write_program(&baked, &program(NEW, Server::Runs("new"))?)?;
+    publish(&node, &hub, 2, &json!({}), &[config_map("settings", "2")], 120).await?;
+    node.until_proven(2).await?;
+    assert_eq!(process(&node)?, first);
+    assert_eq!(version(&node)?.as_deref(), Some(OLD));
+    end_kubernetes(&node).await?;
+    assert_eq!(version(&node)?.as_deref(), Some(NEW), "it was started unseen");
+    let pair = node.settings.state_dir.join(format!("k3s/snapshots/image-{NEW}"));
+    assert!(
+        pair.join("state.db").is_file(),
+        "the datastore was not kept before"
+    );
+    until_written_by(&node, "new").await?;
+    assert!(has(&node, "before").await?);
+    make(&node, "after").await?;
+
+    // And back: the old program never runs on what the new one wrote.
+    write_program(&baked, &program(OLD, Server::Runs("old"))?)?;
+    end_kubernetes(&node).await?;
+    assert_eq!(version(&node)?.as_deref(), Some(OLD));
+    node.until("the app is there again", |status| {
+        status.health == Health::Healthy
+    })
+    .await?;
+    until_written_by(&node, "old").await?;
+    assert!(has(&node, "before").await?);
+    assert!(
+        !has(&node, "after").await?,
+        "the old k3s runs on the new one's datastore"
+    );
+    node.stop().await
+}
+
+#[tokio::test]
+async fn a_document_may_want_the_version_that_was_put_in_the_place_of_the_one_that_runs() -> Result<()> {
+    let hub = Hub::start().await?;
+    let (mut node, _end) = on_the_program_of_the_box(&hub, "demanded").await?;
+    write_program(&node.path("k3s"), &program(NEW, Server::Runs("new"))?)?;
+    let wanted = json!({"version": NEW});
+    publish(&node, &hub, 2, &wanted, &[config_map("settings", "2")], 120).await?;
+    node.until_proven(2).await?;
+    assert_eq!(version(&node)?.as_deref(), Some(NEW));
+    until_written_by(&node, "new").await?;
+    let pair = node.settings.state_dir.join("k3s/snapshots/1.2/state.db");
+    assert!(pair.is_file(), "the datastore was not kept before");
+    node.stop().await
+}
+
 /// Ends k3s and the node, as a reboot does.
 async fn reboot(node: &mut Node) -> Result<()> {
     node.stop().await?;
@@ -243,19 +326,8 @@ async fn reboot(node: &mut Node) -> Result<()> {
 #[tokio::test]
 async fn pain_15_an_image_that_goes_back_finds_the_datastore_of_its_own_k3s() -> Result<()> {
     let hub = Hub::start().await?;
-    let mut node = supervised(&hub, "slots").await?;
-    let _end = EndsWithTest(node.settings.kubernetes_pid_file());
+    let (mut node, _end) = on_the_program_of_the_box(&hub, "slots").await?;
     let baked = node.path("k3s");
-    node.settings.kubernetes.binary = baked.display().to_string();
-    write_program(&baked, &program(OLD, Server::Runs("old"))?)?;
-    node.run().await?;
-    publish(&node, &hub, 1, &json!({}), &[config_map("settings", "1")], 120).await?;
-    node.until_proven(1).await?;
-    make(&node, "before").await?;
-    wait::until("the version is known", Duration::from_secs(30), async || {
-        Ok((version(&node)?.as_deref() == Some(OLD)).then_some(()))
-    })
-    .await?;
 
     // The other slot, with another k3s.
     reboot(&mut node).await?;

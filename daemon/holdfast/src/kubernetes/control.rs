@@ -1,7 +1,8 @@
 //! The order that Kubernetes is under: run as a target says, or stand still.
 //!
 //! In: orders, by whoever switches, restores or heals. Out: for each order, that it was carried out or why it could not be. It guarantees
-//! that an order is answered by its own outcome, never by that of an earlier one, and that the newest order counts.
+//! that an order is answered by its own outcome, never by that of an earlier one, and that the newest order counts. An order that cannot be
+//! carried out because another program is there by now waits for the next one, which whoever gives orders is asked for.
 
 use super::{KubernetesError, target::K3sTarget};
 use std::sync::Arc;
@@ -37,6 +38,7 @@ struct Outcome {
 pub struct Control {
     orders: watch::Sender<Numbered>,
     outcomes: watch::Receiver<Outcome>,
+    exchanged: watch::Receiver<u64>,
 }
 
 /// Where they are carried out.
@@ -44,6 +46,7 @@ pub struct Control {
 pub struct Orders {
     given: watch::Receiver<Numbered>,
     outcomes: watch::Sender<Outcome>,
+    exchanged: watch::Sender<u64>,
     number: u64,
 }
 
@@ -57,12 +60,19 @@ pub fn channel() -> (Control, Orders) {
         number: 0,
         result: Ok(()),
     });
+    let (asks, exchanged) = watch::channel(0);
     let receiver = Orders {
         given: received,
         outcomes: told,
+        exchanged: asks,
         number: 0,
     };
-    (Control { orders, outcomes }, receiver)
+    let control = Control {
+        orders,
+        outcomes,
+        exchanged,
+    };
+    (control, receiver)
 }
 
 impl Control {
@@ -86,6 +96,25 @@ impl Control {
             *numbered = Numbered { number: given, order };
         });
         given
+    }
+
+    /// Waits until an order is found that wants another program than the one which is there by now.
+    pub async fn exchanged(&self) {
+        let mut asks = self.exchanged.clone();
+        let ended = (asks.wait_for(|number| self.is_newest(*number)).await).is_err();
+        if ended {
+            // The end of the daemon.
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Whether the newest order is one of those. Whoever gives another order answers it.
+    pub fn waits_for_program(&self) -> bool {
+        self.is_newest(*self.exchanged.borrow())
+    }
+
+    fn is_newest(&self, number: u64) -> bool {
+        number > 0 && self.orders.borrow().number == number
     }
 }
 
@@ -114,6 +143,11 @@ impl Orders {
             // The sender is gone only when the daemon ends; then this task is dropped as well.
             std::future::pending::<()>().await;
         }
+    }
+
+    /// Asks for another order in place of the newest one, whose program is not there any more.
+    pub fn ask_for_another(&self) {
+        self.exchanged.send_replace(self.number);
     }
 
     /// Tells what became of the order that [`Self::newest`] gave.
@@ -152,5 +186,21 @@ mod tests {
         orders.newest();
         orders.tell(Ok(()));
         assert_eq!(giver.await.unwrap(), (Err(error), Ok(())));
+    }
+
+    #[tokio::test]
+    async fn an_order_whose_program_is_gone_asks_for_another_one_until_there_is_one() {
+        let (control, mut orders) = channel();
+        control.send(Order::Stop);
+        orders.newest();
+        assert!(!control.waits_for_program());
+        orders.ask_for_another();
+        control.exchanged().await;
+        assert!(control.waits_for_program());
+        // Somebody else's order answers it as well.
+        control.send(Order::Stop);
+        assert!(!control.waits_for_program());
+        orders.ask_for_another();
+        assert!(!control.waits_for_program(), "that was the order before");
     }
 }

@@ -109,6 +109,12 @@ impl Runner {
                     self.orders.changed().await;
                     continue;
                 }
+                // A program must not meet a datastore before its version is known, whenever it came.
+                Ok(false) if target.is_exchanged() => {
+                    tracing::warn!(binary = %target.binary.display(), "another k3s is at its place; it is compared before it starts");
+                    self.orders.ask_for_another();
+                    Err(KubernetesError::Switching)
+                }
                 Ok(false) => self.start(&mut supervisor, &target).await,
                 Err(error) => Err(error),
             };

@@ -3,7 +3,7 @@
 //! In: settings and a document's k3s section. Out: a [`K3sTarget`] that says all that a running k3s was started with, so that two of them
 //! tell whether anything has to be done.
 
-use super::k3s_config::K3sConfig;
+use super::{install::file_identity, k3s_config::K3sConfig};
 use holdfast_protocol::{
     Digest,
     document::{Datastore, K3sRole},
@@ -17,6 +17,8 @@ pub struct K3sTarget {
     pub binary: PathBuf,
     /// SHA-256 of the program, where it came as an artifact.
     pub digest: Option<Digest>,
+    /// What [`file_identity`] said of the program when it was found to fit the datastore; absent for artifacts, whose content is their name.
+    pub file: Option<String>,
     /// As `k3s --version` prints it, where it is known.
     pub version: Option<String>,
     /// Whether the box has a control plane.
@@ -46,6 +48,17 @@ impl K3sTarget {
             return self.config.digest;
         }
         Digest::of(parts.as_bytes())
+    }
+
+    /// Whether another program is at its place than the one that this was made for, or none any more where it came as an artifact. A program
+    /// of the box that is missing for now is not another one.
+    pub fn is_exchanged(&self) -> bool {
+        let found = file_identity(&self.binary);
+        match (&self.digest, &self.file) {
+            (Some(_), _) => found.is_none(),
+            (None, Some(_)) => found.is_some() && found != self.file,
+            (None, None) => false,
+        }
     }
 
     /// Subcommand of k3s.

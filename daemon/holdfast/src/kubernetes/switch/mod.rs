@@ -165,7 +165,10 @@ impl Switcher {
         let (inner, shared) = (self.inner.clone(), self.current.clone());
         self.spawn(async move {
             inner.take_up(current, known).await;
-            inner.learn_version(&shared).await;
+            tokio::join!(
+                inner.learn_version(&shared),
+                inner.meet_exchanged_programs(&shared)
+            );
         });
         ready(())
     }
@@ -271,6 +274,7 @@ impl Inner {
         K3sTarget {
             binary: binary.path.clone(),
             digest: binary.digest,
+            file: binary.file.clone(),
             version: binary.version.clone(),
             role: section.map(|section| section.role).unwrap_or_default(),
             config: k3s_config::render(&self.settings, &self.node, section),

@@ -42,6 +42,22 @@ impl Inner {
         }
     }
 
+    /// For as long as the daemon runs: whenever k3s is to be started and another program is there than the one that ran, brings that program
+    /// and the datastore together before it starts. Where somebody else gives another order first, there is nothing left to do.
+    pub(super) async fn meet_exchanged_programs(&self, current: &Mutex<Option<Current>>) {
+        loop {
+            self.control.exchanged().await;
+            let mut current = current.lock().await;
+            let Some(found) = current.as_mut().filter(|_| self.control.waits_for_program()) else {
+                continue;
+            };
+            match self.match_program(found).await {
+                Ok(()) => self.run(found).await,
+                Err(other) => *found = *other,
+            }
+        }
+    }
+
     /// Makes the record fit the program that is there now. The error is a record that another way has led to already.
     async fn match_program(&self, current: &mut Current) -> Result<(), Box<Current>> {
         if let Some(digest) = current.binary.digest {
@@ -55,9 +71,12 @@ impl Inner {
                 return Ok(());
             }
             tracing::error!(%digest, "the k3s that ran is gone; the one of the settings takes its place");
-        } else if current.binary.file.is_none() || current.binary.file == file_identity(&current.binary.path)
-        {
-            return Ok(());
+        } else {
+            let found = file_identity(&current.binary.path);
+            // One that is missing for now is compared when it is back.
+            if current.binary.file.is_none() || found.is_none() || current.binary.file == found {
+                return Ok(());
+            }
         }
         let mut next = self.own_binary();
         match self.ask(&next.path).await {

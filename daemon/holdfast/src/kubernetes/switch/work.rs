@@ -74,8 +74,12 @@ impl Inner {
             Some(artifact) => self.install(artifact).await?,
             None => {
                 let own = self.own_binary();
-                if current.binary.digest.is_none() && current.binary.path == own.path {
-                    // What runs, even where the file is another one by now: that is for the next start.
+                let said = current.binary.version.as_ref();
+                if current.binary.digest.is_none()
+                    && current.binary.path == own.path
+                    && (own.file == current.binary.file || wanted.is_none_or(|wanted| said == Some(wanted)))
+                {
+                    // What runs, even where the file is another one by now: unless that is what is wanted, it is for the next start.
                     current.binary.clone()
                 } else {
                     own
@@ -84,7 +88,8 @@ impl Inner {
         };
         if binary.version.is_none() && (wanted.is_some() || !binary.is(&current.binary)) {
             binary.version = Some(self.ask(&binary.path).await?.to_string());
-            if binary.digest == current.binary.digest && binary.path == current.binary.path {
+            let of = &current.binary;
+            if (binary.digest, &binary.path, &binary.file) == (of.digest, &of.path, &of.file) {
                 current.binary.version.clone_from(&binary.version);
             }
         }
