@@ -1,9 +1,9 @@
 //! The database file: opening, settings, migrations.
 //!
 //! In: a path. Out: a connection whose content was checked. Guarantees: a migration is one transaction, so that a power cut leaves
-//! the old schema or the new; a file of a newer version, of another program, or damaged is refused by name and left as it is.
+//! the old schema or the new, and a copy of the old is kept first; a file of a newer version, of another program, or damaged is refused by name and left as it is.
 
-use crate::StoreError;
+use crate::{StoreError, former};
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 use std::{fs::OpenOptions, os::unix::fs::OpenOptionsExt as _, path::Path};
 
@@ -36,6 +36,9 @@ const SETTINGS: &str = "
 /// Opens the database, made anew where there is none, and checks it.
 pub(crate) fn open(path: &Path) -> Result<Connection, StoreError> {
     let failed = |error: rusqlite::Error| StoreError::from_sqlite(path, &error);
+    if former::take_back(path, SCHEMA_VERSION)? {
+        tracing::warn!(path = %path.display(), "the copy of the store from before a newer version is in use");
+    }
     make_private(path)?;
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
         | OpenFlags::SQLITE_OPEN_CREATE
@@ -80,6 +83,10 @@ pub(crate) fn open(path: &Path) -> Result<Connection, StoreError> {
 
     connection.execute_batch(SETTINGS).map_err(failed)?;
     if version < SCHEMA_VERSION {
+        // Without room for it the box goes on all the same: most never need it.
+        if !is_new && let Err(error) = former::keep(&connection, path, version) {
+            tracing::warn!(%error, "the store cannot be copied before its schema is changed");
+        }
         migrate(&mut connection, version).map_err(failed)?;
     }
     check(&connection, path)?;
@@ -87,7 +94,7 @@ pub(crate) fn open(path: &Path) -> Result<Connection, StoreError> {
 }
 
 /// SQLite would make the file readable by everyone; its log takes the mode of the file.
-fn make_private(path: &Path) -> Result<(), StoreError> {
+pub(crate) fn make_private(path: &Path) -> Result<(), StoreError> {
     let made = OpenOptions::new()
         .write(true)
         .create_new(true)

@@ -5,7 +5,9 @@
 
 use crate::{
     StoreError,
+    database::SCHEMA_VERSION,
     desired::{generation, json, parsed, parsed_option, release_envelopes, set_running, to_text},
+    former,
     store::{Store, as_i64},
 };
 use holdfast_core::reconcile::JournalStep;
@@ -59,7 +61,7 @@ impl Store {
         events: &[Event],
         now: Timestamp,
     ) -> Result<(), StoreError> {
-        self.transact_with_events(events, |transaction, _| {
+        let marked = self.transact_with_events(events, |transaction, _| {
             let digest = digest.to_string();
             let mark = |column: &str| {
                 transaction.execute(
@@ -112,7 +114,11 @@ impl Store {
                 }
             }
             release_envelopes(transaction)
-        })
+        });
+        if marked.is_ok() && *step == JournalStep::Proven {
+            former::forget(&self.path, SCHEMA_VERSION);
+        }
+        marked
     }
 
     /// How far a document is.

@@ -8,6 +8,7 @@
 //! ```text
 //! STATE/lock                        held by the one daemon of this state directory   StateLock
 //! STATE/store/node.db               desired state, history, inventory, outbox         Store
+//! STATE/store/node.db.schema-N      as it was before a newer version changed its schema
 //! STATE/store/floor.json            what must outlive the database                    Store
 //! STATE/store/blobs/sha256/HEX      blobs by content                                  Blobs
 //! STATE/store/blobs/partial/HEX     blobs that are being fetched                      BlobWriter
@@ -22,6 +23,7 @@ mod database;
 mod desired;
 mod error;
 mod floor;
+mod former;
 pub mod fs;
 mod inventory;
 mod journal;

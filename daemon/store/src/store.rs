@@ -7,7 +7,7 @@ use crate::{
     StoreError, database,
     desired::read_highest,
     floor::{Floor, SEQUENCE_BLOCK},
-    fs,
+    former, fs,
     outbox::Outbox,
 };
 use holdfast_core::admission::Highest;
@@ -43,7 +43,7 @@ impl Default for Options {
     }
 }
 
-/// A database that was damaged and set aside.
+/// A database that was damaged, or is of a newer version, and was set aside.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Quarantined {
@@ -53,6 +53,9 @@ pub struct Quarantined {
     pub path: PathBuf,
     /// What was wrong with it.
     pub detail: String,
+    /// Whether it is sound, and of a newer version of Holdfast.
+    #[serde(default)]
+    pub newer: bool,
 }
 
 /// What the node keeps. All methods take `&self` and may be called from any thread; they run one after the other.
@@ -147,7 +150,8 @@ impl Store {
     }
 
     /// Opens the store; a damaged database is set aside and a fresh one made. What must not be lost comes from the floor file,
-    /// the desired state comes again from the hub, and until then whatever runs keeps running.
+    /// the desired state comes again from the hub, and until then whatever runs keeps running. One of a newer version, which a box has that
+    /// fell back to its earlier system, is set aside too: in its place comes the copy from before its schema was changed, where there is one.
     pub fn open_or_quarantine(
         state_directory: &Path,
         options: Options,
@@ -163,17 +167,35 @@ impl Store {
                     at: now,
                     path: store.path.clone(),
                     detail: "the database is empty although documents were accepted before".into(),
+                    newer: false,
                 };
                 (store, lost)
             }
             Err(StoreError::Corrupt { detail, .. }) => {
-                let path = set_aside(&state_directory.join("store").join("node.db"), now)?;
+                let path = set_aside(&state_directory.join("store").join("node.db"), "damaged", now)?;
                 let damaged = Quarantined {
                     at: now,
                     path,
                     detail,
+                    newer: false,
                 };
                 (Self::open(state_directory, options)?, damaged)
+            }
+            Err(StoreError::Newer { path, found, known }) => {
+                let instead = if former::path(&path, known).exists() {
+                    "the copy from before that is in use: what was accepted and noted since is lost"
+                } else {
+                    "there is no copy from before that: it begins empty, and what runs keeps running"
+                };
+                let newer = Quarantined {
+                    at: now,
+                    path: set_aside(&path, "newer", now)?,
+                    detail: format!("its schema version is {found}, this one knows {known}; {instead}"),
+                    newer: true,
+                };
+                // A file that cannot be used is no reason to stand still.
+                let (store, _) = Self::open_or_quarantine(state_directory, options, now)?;
+                (store, newer)
             }
             Err(error) => return Err(error),
         };
@@ -336,11 +358,12 @@ fn damaged_header(error: StoreError) -> StoreError {
     }
 }
 
-/// Renames the database and its log, and keeps only the newest few of such files.
-fn set_aside(path: &Path, now: Timestamp) -> Result<PathBuf, StoreError> {
+/// Renames the database and its log after `why`, and keeps only the newest few of such files.
+fn set_aside(path: &Path, why: &str, now: Timestamp) -> Result<PathBuf, StoreError> {
     let failed = |path: &Path, error: &std::io::Error| StoreError::from_io(path, error);
     let stamp = now.strftime("%Y%m%dT%H%M%S%3fZ").to_string();
-    let target = path.with_file_name(format!("node.db.damaged-{stamp}"));
+    let prefix = format!("node.db.{why}-");
+    let target = path.with_file_name(format!("{prefix}{stamp}"));
     std::fs::rename(path, &target).map_err(|error| failed(path, &error))?;
     for suffix in ["-wal", "-journal", "-shm"] {
         let with_suffix = |path: &Path| {
@@ -361,7 +384,7 @@ fn set_aside(path: &Path, now: Timestamp) -> Result<PathBuf, StoreError> {
         .filter_map(|entry| Some(entry.ok()?.path()))
         .filter(|path| {
             path.file_name()
-                .is_some_and(|name| name.to_string_lossy().starts_with("node.db.damaged-"))
+                .is_some_and(|name| name.to_string_lossy().starts_with(&prefix))
         })
         .collect();
     // By the time in their names, newest last; a log sorts right behind its database.

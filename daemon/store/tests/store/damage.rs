@@ -157,17 +157,25 @@ fn set_header(bytes: &mut [u8], offset: usize, value: u32) {
 }
 
 #[test]
-fn a_newer_schema_is_refused_by_name_and_left_alone() {
+fn a_newer_schema_is_refused_by_name_and_a_node_that_must_go_on_sets_it_aside_unharmed() {
     let directory = tempfile::tempdir().unwrap();
     let mut bytes = filled(directory.path());
     set_header(&mut bytes, 60, 7);
     replace(directory.path(), &bytes);
-    let error = Store::open_or_quarantine(directory.path(), Options::default(), now())
+    let error = Store::open(directory.path(), Options::default())
         .err()
         .expect("a newer schema is opened");
     assert!(matches!(error, StoreError::Newer { found: 7, .. }), "{error}");
     assert_eq!(error.problem().code, codes::STORE_NEWER);
     assert_eq!(std::fs::read(database(directory.path())).unwrap(), bytes);
+
+    let (store, aside) = Store::open_or_quarantine(directory.path(), Options::default(), now()).unwrap();
+    let aside = aside.expect("it is told");
+    assert!(aside.newer && aside.detail.contains("no copy"), "{aside:?}");
+    assert_eq!(std::fs::read(&aside.path).unwrap(), bytes);
+    assert_eq!(store.newest().unwrap(), None);
+    // What is known of the past keeps older documents out.
+    assert!(store.highest().unwrap().is_some_and(|highest| !highest.stored));
 }
 
 #[test]

@@ -69,6 +69,97 @@ fn a_store_of_schema_1_goes_on_with_all_that_it_held() {
     );
 }
 
+/// Has this file say that it is of another schema version: "user version" of the database header.
+fn set_version(path: &Path, version: u32) {
+    use std::os::unix::fs::FileExt as _;
+    let file = std::fs::OpenOptions::new().write(true).open(path).unwrap();
+    file.write_all_at(&version.to_be_bytes(), 60).unwrap();
+}
+
+#[test]
+fn the_schema_before_is_kept_whole_until_a_document_was_good_under_the_new_one() {
+    let directory = tempfile::tempdir().unwrap();
+    place(directory.path());
+    let store = open(directory.path());
+    let copy = directory.path().join("store/node.db.schema-1");
+    let kept =
+        rusqlite::Connection::open_with_flags(&copy, rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
+    let number = |query: &str| kept.query_row(query, [], |row| row.get::<_, i64>(0)).unwrap();
+    assert_eq!(number("PRAGMA user_version"), 1);
+    assert_eq!(number("SELECT count(*) FROM desired"), 5);
+    let checked: String = kept
+        .query_row("PRAGMA integrity_check", [], |row| row.get(0))
+        .unwrap();
+    assert_eq!(checked, "ok");
+    drop(kept);
+
+    let next = document("1.6", 0);
+    store.commit(&next, &[], now()).unwrap();
+    store
+        .mark_step(next.digest(), &JournalStep::Applying, &[], now())
+        .unwrap();
+    drop(store);
+    let store = open(directory.path());
+    assert!(copy.exists());
+    store
+        .mark_step(next.digest(), &JournalStep::Proven, &[], now())
+        .unwrap();
+    assert!(!copy.exists());
+}
+
+#[test]
+fn an_older_node_that_finds_a_newer_schema_goes_on_with_the_copy_from_before_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = |name: &str| directory.path().join("store").join(name);
+    let store = open(directory.path());
+    let first = document("1.1", 0);
+    store.commit(&first, &[], now()).unwrap();
+    for step in [JournalStep::Applied, JournalStep::Proven] {
+        store.mark_step(first.digest(), &step, &[], now()).unwrap();
+    }
+    drop(store);
+    // What a newer node does: it keeps a copy, changes the schema, and takes another document.
+    std::fs::copy(file("node.db"), file("node.db.schema-2")).unwrap();
+    let store = open(directory.path());
+    let second = document("1.2", 0);
+    store.commit(&second, &[], now()).unwrap();
+    store.flush_floor().unwrap();
+    drop(store);
+    set_version(&file("node.db"), 3);
+
+    let (store, aside) = Store::open_or_quarantine(directory.path(), Options::default(), now()).unwrap();
+    let aside = aside.expect("it is told");
+    assert!(
+        aside.newer && aside.detail.contains("copy from before"),
+        "{aside:?}"
+    );
+    assert!(aside.path.exists() && !file("node.db.schema-2").exists());
+    assert_eq!(store.quarantined().unwrap(), Some(aside));
+    // The document that is lost is taken again, and none older than it; then what ran before is known.
+    let highest = store.highest().unwrap().unwrap();
+    assert_eq!((highest.generation, highest.stored), (generation(2), false));
+    store.commit(&second, &[], now()).unwrap();
+    let recovered = store.recover().unwrap();
+    assert_eq!(recovered.applied.unwrap().generation, generation(1));
+    assert_eq!(recovered.fallback.unwrap().generation, generation(1));
+    drop(store);
+    let (store, aside) = Store::open_or_quarantine(directory.path(), Options::default(), now()).unwrap();
+    assert_eq!(aside, None);
+    assert_eq!(store.newest().unwrap().unwrap().generation, generation(2));
+}
+
+#[test]
+fn a_power_cut_while_the_copy_is_taken_back_takes_it_back_at_the_next_start() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = |name: &str| directory.path().join("store").join(name);
+    let store = open(directory.path());
+    store.commit(&document("1.1", 0), &[], now()).unwrap();
+    drop(store);
+    std::fs::rename(file("node.db"), file("node.db.schema-2")).unwrap();
+    let store = open(directory.path());
+    assert_eq!(store.newest().unwrap().unwrap().generation, generation(1));
+}
+
 /// The child process of the test below; on its own it opens a store of schema 1 once.
 #[test]
 fn a_store_is_brought_to_the_new_schema() {
