@@ -1,5 +1,9 @@
 //! The operator API: what `holdfastctl`, the web page and other tools say to the hub under `/api/v1`.
 
+mod blobs;
+
+pub use blobs::{BeginUpload, BlobInfo, BlobUpload, CollectBlobs, CollectedBlobs};
+
 use crate::{
     Digest, Generation, NodeId, Problem,
     document::{App, K3sSection, OsSection, Policy, Sealed},
@@ -452,48 +456,4 @@ impl StreamEvent {
             Self::Tick(_) => "tick",
         }
     }
-}
-
-/// A blob at the hub: manifests, a k3s binary, an archive of images.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[serde(rename_all = "camelCase")]
-pub struct BlobInfo {
-    /// SHA-256 of its content.
-    #[cfg_attr(feature = "openapi", schema(value_type = String))]
-    pub digest: Digest,
-    /// Its size in bytes.
-    pub size: u64,
-    /// When it was uploaded last.
-    #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]
-    pub created_at: Timestamp,
-    /// The operator who uploaded it first.
-    pub created_by: String,
-    /// Releases that name it.
-    pub releases: Vec<String>,
-    /// Nodes whose present document names it.
-    pub nodes: u32,
-}
-
-/// Asks for the removal of blobs that no release and no document names.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct CollectBlobs {
-    /// Only those that were uploaded before so many seconds; at least 600, so that the upload for a release to come is left alone.
-    pub older_than_seconds: u64,
-    /// Whether they are only named.
-    #[serde(default)]
-    pub dry_run: bool,
-}
-
-/// Blobs that were removed, or would be.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[serde(rename_all = "camelCase")]
-pub struct CollectedBlobs {
-    /// The blobs.
-    pub blobs: Vec<BlobInfo>,
-    /// Their size in bytes, together.
-    pub bytes: u64,
 }

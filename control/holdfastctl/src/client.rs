@@ -4,25 +4,15 @@ use crate::{
     codes,
     contexts::{Context, Contexts},
     failure::{Failure, Result},
-    output,
     trust::{self, Trust},
 };
-use futures::Stream;
-use holdfast_protocol::{Digest, Problem, codes as shared};
+use holdfast_protocol::{Problem, codes as shared};
 use reqwest::{
     Method, Url,
     header::{HeaderMap, LINK},
 };
 use serde::{Serialize, de::DeserializeOwned};
 use std::{error::Error as _, net::IpAddr, path::Path, time::Duration};
-use tokio::io::AsyncReadExt as _;
-
-/// How long an upload of a file may take: 8 GiB at 2 MiB a second, and some.
-const UPLOAD_TIMEOUT: Duration = Duration::from_secs(2 * 3_600);
-/// Bytes of a file that are in memory at once.
-const PIECE: usize = 128 * 1024;
-/// From so many bytes on, an upload is told of as it goes.
-const LONG: u64 = 32 * 1024 * 1024;
 
 /// Entries of a list that are asked for at once.
 const PAGE: u32 = 500;
@@ -167,7 +157,7 @@ impl Client {
         &self.base
     }
 
-    fn request(&self, method: Method, path: &str) -> Result<reqwest::RequestBuilder> {
+    pub(crate) fn request(&self, method: Method, path: &str) -> Result<reqwest::RequestBuilder> {
         let url = self.base.join(path).map_err(|error| {
             Failure::new(
                 codes::USAGE,
@@ -179,7 +169,7 @@ impl Client {
     }
 
     /// Sends a request, and answers the response if it says yes.
-    async fn send(&self, request: reqwest::RequestBuilder) -> Result<reqwest::Response> {
+    pub(crate) async fn send(&self, request: reqwest::RequestBuilder) -> Result<reqwest::Response> {
         let response = request.send().await.map_err(|error| self.unreachable(&error))?;
         let status = response.status();
         if status.is_success() {
@@ -224,7 +214,7 @@ impl Client {
         )
     }
 
-    async fn read<T: DeserializeOwned>(&self, response: reqwest::Response) -> Result<T> {
+    pub(crate) async fn read<T: DeserializeOwned>(&self, response: reqwest::Response) -> Result<T> {
         let body = response.bytes().await.map_err(|error| self.unreachable(&error))?;
         // `DELETE` answers nothing, which is the JSON `null` here.
         let body: &[u8] = if body.is_empty() { b"null" } else { &body };
@@ -287,37 +277,6 @@ impl Client {
         self.send(request).await.map(|_| ())
     }
 
-    /// Sends a file as a blob, without reading it into memory; one that the hub has already is not sent again.
-    pub async fn upload(&self, digest: &Digest, file: &Path, size: u64) -> Result<()> {
-        let path = format!("api/v1/blobs/{digest}");
-        let name = file.file_name().unwrap_or_default().to_string_lossy();
-        let name = output::printable(&name);
-        // Asked without content, the hub says yes where it has the blob, and keeps it for the release that is being made.
-        match self.put(&path, Vec::new()).await {
-            Ok(()) => {
-                output::note(&format!("{name} ({size} bytes) is at the hub already."));
-                return Ok(());
-            }
-            Err(failure) if failure.0.code == shared::BLOB_DIGEST_MISMATCH => {}
-            Err(failure) => return Err(failure),
-        }
-        output::note(&format!("Sending {name} ({size} bytes) …"));
-        let opened = tokio::fs::File::open(file).await.map_err(|error| {
-            Failure::new(
-                codes::FILE_UNREADABLE,
-                format!("{} cannot be read: {error}", file.display()),
-                "check the path and its permissions",
-            )
-        })?;
-        let request = self
-            .request(Method::PUT, &path)?
-            .header("content-type", "application/octet-stream")
-            .header("content-length", size)
-            .timeout(UPLOAD_TIMEOUT)
-            .body(reqwest::Body::wrap_stream(pieces(opened, size)));
-        self.send(request).await.map(|_| ())
-    }
-
     /// Opens a stream of server-sent events.
     pub async fn stream(&self, path: &str) -> Result<reqwest::Response> {
         let request = self
@@ -325,23 +284,6 @@ impl Client {
             .header("accept", "text/event-stream");
         self.send(request).await
     }
-}
-
-/// The pieces of a file, with a word to the person at each tenth of what takes long.
-fn pieces(file: tokio::fs::File, size: u64) -> impl Stream<Item = std::io::Result<Vec<u8>>> + Send {
-    futures::stream::try_unfold((file, 0_u64), move |(mut file, sent)| async move {
-        let mut piece = vec![0; PIECE];
-        let read = file.read(&mut piece).await?;
-        if read == 0 {
-            return Ok(None);
-        }
-        piece.truncate(read);
-        let now = sent + read as u64;
-        if size >= LONG && now * 10 / size > sent * 10 / size && now < size {
-            output::note(&format!("  {} %", now * 10 / size * 10));
-        }
-        Ok(Some((piece, (file, now))))
-    })
 }
 
 /// The query of the page after this one, as the header `Link` says it: `<?continue=…>; rel="next"`.

@@ -10,6 +10,7 @@ mod failure;
 mod output;
 mod stream;
 mod trust;
+mod upload;
 
 use cli::Cli;
 use failure::Failure;
@@ -17,7 +18,17 @@ use output::Format;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let cli = cli::parse();
+    let arguments: Vec<_> = std::env::args_os().collect();
+    let cli = match cli::parse(&arguments) {
+        Ok(cli) => cli,
+        Err(error) => match cli::mistake(&error, &arguments) {
+            Some(failure) => {
+                report(&failure, Format::Json);
+                return ExitCode::from(failure.exit_code());
+            }
+            None => error.exit(),
+        },
+    };
     let format = cli.global.output;
     match run(cli) {
         Ok(()) => ExitCode::SUCCESS,

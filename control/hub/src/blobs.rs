@@ -46,6 +46,12 @@ pub enum UploadError {
         /// What came.
         found: Digest,
     },
+    /// The piece of an upload does not begin where the last one ended.
+    #[error("{received} bytes are here, and the piece does not begin there")]
+    Place {
+        /// Bytes that are here.
+        received: u64,
+    },
     /// The disk failed.
     #[error("the blob cannot be written: {0}")]
     Disk(#[from] io::Error),
@@ -59,11 +65,16 @@ impl BlobFiles {
         }
     }
 
-    fn path(&self, digest: &Digest) -> PathBuf {
+    /// Where they are.
+    pub(crate) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    pub(crate) fn path(&self, digest: &Digest) -> PathBuf {
         self.directory.join(digest.hex())
     }
 
-    /// Makes the directory, and removes what broken uploads left.
+    /// Makes the directory, and removes what broken uploads left, but for those that can go on.
     pub fn prepare(&self) -> io::Result<()> {
         files::private_directory(&self.directory)?;
         for entry in std::fs::read_dir(&self.directory)? {
@@ -72,7 +83,7 @@ impl BlobFiles {
                 std::fs::remove_file(path)?;
             }
         }
-        Ok(())
+        self.remove_forgotten()
     }
 
     /// Removes a blob; one that is not there is as good.
@@ -172,8 +183,10 @@ impl BlobFiles {
 /// A blob that came whole and has no name yet; dropped, it is gone.
 #[derive(Debug)]
 pub struct Received {
-    part: PathBuf,
-    path: PathBuf,
+    /// The file, as it is called until then.
+    pub(crate) part: PathBuf,
+    /// What it will be called.
+    pub(crate) path: PathBuf,
     /// Its size in bytes.
     pub size: u64,
 }

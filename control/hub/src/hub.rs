@@ -7,6 +7,7 @@ use crate::{
     database::{Database, nodes},
     limiter::Limiter,
     metrics::Metrics,
+    uploads::Uploads,
 };
 use holdfast_protocol::NodeId;
 use jiff::Timestamp;
@@ -50,6 +51,8 @@ pub struct Hub {
     pub metrics: Metrics,
     /// URL that nodes enrol at.
     pub public_url: String,
+    /// Uploads that are under way.
+    pub uploads: Uploads,
     /// Changes of nodes.
     pub changes: broadcast::Sender<Change>,
     /// Rings when the outbox has something new.
@@ -72,6 +75,7 @@ impl Hub {
         Self {
             limiter: Limiter::new(config.enrolment.attempts),
             metrics: Metrics::default(),
+            uploads: Uploads::default(),
             changes: broadcast::Sender::new(CHANGES),
             outbox: Notify::new(),
             broker: OnceLock::new(),

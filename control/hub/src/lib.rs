@@ -26,4 +26,5 @@ mod sealing;
 mod selector;
 mod server;
 mod tls;
+mod uploads;
 pub mod web;

@@ -62,12 +62,12 @@ pub async fn check(
     content: &mut ReleaseContent,
 ) -> Result<BTreeMap<Digest, Digest>, ApiError> {
     refuse_unknown_keys(content)?;
-    let packs = os::packs(hub, content).await?;
     let blobs = read_blobs(hub, content).await?;
     let read = |digest: &Digest| Ok(blobs.get(digest).cloned().unwrap_or_default());
     let refused = |problem: Problem| ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, problem);
     content.templates = rendering::check(content, read).map_err(refused)?;
     let content = &*content;
+    let packs = os::packs(hub, content).await?;
     let digest = database::releases::content_digest(content)?;
     // The longest name and the widest generation: what fits here fits for every node.
     let node: NodeId = "n"

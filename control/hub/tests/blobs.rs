@@ -8,13 +8,16 @@
 
 mod support;
 
+use holdfast_hub::codes as hub_codes;
 use holdfast_protocol::{
     Digest, codes,
-    operator::{BlobInfo, CollectedBlobs},
+    operator::{BlobInfo, BlobUpload, CollectedBlobs},
 };
-use reqwest::{Method, StatusCode};
+use reqwest::{Body, Method, Response, StatusCode};
 use serde_json::json;
-use support::{Hub, Site};
+use std::{convert::Infallible, time::Duration};
+use support::{Hub, Site, eventually, problem};
+use tokio::sync::mpsc;
 
 /// Resident memory of the hub's process.
 fn memory_kib(hub: &Hub) -> u64 {
@@ -118,5 +121,138 @@ async fn artifacts_are_kept_as_long_as_something_names_them() {
         (status, problem.code.as_ref()),
         (StatusCode::BAD_REQUEST, codes::BAD_REQUEST)
     );
+    hub.stop().await;
+}
+
+/// Asks how far an upload is.
+async fn begin(hub: &Hub, digest: Digest, size: usize) -> Response {
+    let path = format!("/api/v1/blobs/{digest}/upload");
+    hub.send(Some(&hub.token), Method::POST, &path, Some(json!({"size": size})))
+        .await
+}
+
+/// Sends a piece of an upload.
+async fn piece(hub: &Hub, digest: Digest, range: &str, content: impl Into<Body>) -> Response {
+    hub.client
+        .patch(format!("{}/api/v1/blobs/{digest}/upload", hub.api))
+        .bearer_auth(&hub.token)
+        .header("content-range", range)
+        .body(content)
+        .send()
+        .await
+        .unwrap()
+}
+
+async fn received(answer: Response) -> (StatusCode, u64, bool) {
+    let status = answer.status();
+    let upload: BlobUpload = answer.json().await.unwrap();
+    (status, upload.received, upload.complete)
+}
+
+#[tokio::test]
+async fn a_blob_comes_in_pieces_each_where_the_last_one_ended() {
+    let site = Site::new();
+    let hub = site.start().await;
+    let content: Vec<u8> = (0..100_u8).collect();
+    let digest = Digest::of(&content);
+    assert_eq!(
+        received(begin(&hub, digest, 100).await).await,
+        (StatusCode::OK, 0, false)
+    );
+    let answer = piece(&hub, digest, "bytes 0-39/100", content[..40].to_vec()).await;
+    assert_eq!(received(answer).await, (StatusCode::ACCEPTED, 40, false));
+    // Not twice, and with no gap.
+    for wrong in ["bytes 0-39/100", "bytes 50-99/100"] {
+        let (status, problem) = problem(piece(&hub, digest, wrong, content[..40].to_vec()).await).await;
+        assert_eq!(
+            (status, problem.code.as_ref()),
+            (
+                StatusCode::RANGE_NOT_SATISFIABLE,
+                hub_codes::RANGE_NOT_SATISFIABLE
+            )
+        );
+        assert!(problem.message.contains("40 bytes are here"), "{problem:?}");
+    }
+    // What is told of a piece is what must come.
+    for (range, length, words) in [
+        ("bytes 40-59/100", 19, "1 bytes are missing"),
+        ("bytes 59-60/100", 3, "more came than the 2 bytes"),
+        ("60-99", 1, "Content-Range is"),
+    ] {
+        let (status, problem) = problem(piece(&hub, digest, range, vec![7; length]).await).await;
+        assert_eq!(status, StatusCode::BAD_REQUEST, "{range}");
+        assert!(problem.message.contains(words), "{range}: {problem:?}");
+    }
+    // A hub that was killed goes on where it was. What came was wrong, and is found to be so once it is whole.
+    hub.kill().await;
+    let hub = site.start().await;
+    assert_eq!(
+        received(begin(&hub, digest, 100).await).await,
+        (StatusCode::OK, 59, false)
+    );
+    let (status, refused) =
+        problem(piece(&hub, digest, "bytes 59-99/100", content[59..].to_vec()).await).await;
+    assert_eq!(
+        (status, refused.code.as_ref()),
+        (StatusCode::UNPROCESSABLE_ENTITY, codes::BLOB_DIGEST_MISMATCH)
+    );
+    let list: Vec<BlobInfo> = hub.get("/api/v1/blobs").await;
+    assert!(list.is_empty(), "{list:?}");
+    let answer = piece(&hub, digest, "bytes 0-99/100", content.clone()).await;
+    assert_eq!(received(answer).await, (StatusCode::CREATED, 100, true));
+    assert_eq!(
+        received(begin(&hub, digest, 100).await).await,
+        (StatusCode::OK, 100, true)
+    );
+    let list: Vec<BlobInfo> = hub.get("/api/v1/blobs").await;
+    assert_eq!((list[0].digest, list[0].size), (digest, 100));
+    let files = std::fs::read_dir(site.data_dir().join("blobs/sha256"))
+        .unwrap()
+        .count();
+    assert_eq!(files, 1, "nothing is left of the pieces");
+    hub.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_too_large_empty_or_under_way_is_refused_before_it_is_read() {
+    let site = Site::new();
+    let hub = site.start_with(&[("api", "max_blob_bytes = 1000")]).await;
+    let content = vec![5; 1_000];
+    let digest = Digest::of(&content);
+    let (status, _) = problem(begin(&hub, digest, 1_001).await).await;
+    assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE);
+    let (status, _) = problem(piece(&hub, digest, "bytes 0-9/1001", content[..10].to_vec()).await).await;
+    assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE);
+    let (status, _) = problem(begin(&hub, digest, 0).await).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+
+    // One that is in the middle of its piece.
+    let (sender, receiver) = mpsc::channel::<Vec<u8>>(1);
+    let chunks = futures::stream::unfold(receiver, async |mut receiver| {
+        let chunk = receiver.recv().await?;
+        Some((Ok::<_, Infallible>(chunk), receiver))
+    });
+    sender.send(content[..500].to_vec()).await.unwrap();
+    let slow = piece(
+        &hub,
+        digest,
+        "bytes 0-999/1000",
+        Body::wrap_stream(Box::pin(chunks)),
+    );
+    let other = async {
+        // As long as the first has not begun, the other one is the first.
+        let refused = eventually("the blob is being uploaded", async || {
+            let answer = begin(&hub, digest, 1_000).await;
+            (answer.status() == StatusCode::CONFLICT).then_some(answer)
+        })
+        .await;
+        let (_, problem) = problem(refused).await;
+        assert_eq!(problem.code, codes::CONFLICT);
+        sender.send(content[500..].to_vec()).await.unwrap();
+        drop(sender);
+    };
+    let both = async { tokio::join!(slow, other) };
+    let (answer, ()) = tokio::time::timeout(Duration::from_secs(60), both).await.unwrap();
+    assert_eq!(received(answer).await, (StatusCode::CREATED, 1_000, true));
     hub.stop().await;
 }

@@ -10,7 +10,7 @@ mod support;
 
 use holdfast_protocol::operator::NodeInfo;
 use reqwest::{Method, StatusCode, Url};
-use serde_json::json;
+use serde_json::{Value, json};
 use support::{Hub, Site};
 
 /// Makes a fleet of the one node that enrolled: 300 copies of it, each third in the south.
@@ -93,4 +93,57 @@ async fn a_fleet_is_listed_page_by_page_without_a_gap_or_a_double() {
         assert_eq!(status, StatusCode::BAD_REQUEST);
         assert!(problem.message.contains("1 to 1000"), "{problem:?}");
     }
+}
+
+#[tokio::test]
+async fn a_parameter_that_a_route_does_not_know_is_refused_with_those_it_knows() {
+    let site = Site::new();
+    let hub = site.start().await;
+    for (method, path, words, action) in [
+        (
+            Method::GET,
+            "/api/v1/nodes?selektor=a",
+            "knows selector, limit, continue",
+            "did you mean `selector`?",
+        ),
+        (Method::GET, "/api/v1/releases?limit=1", "takes none", "remove it"),
+        (Method::GET, "/api/v1/tokens?limit=1", "takes none", "remove it"),
+        (
+            Method::GET,
+            "/api/v1/operators?role=admin",
+            "takes none",
+            "remove it",
+        ),
+        (Method::GET, "/api/v1/secrets?limit=1", "takes none", "remove it"),
+        (Method::GET, "/api/v1/blobs?limit=1", "takes none", "remove it"),
+        (
+            Method::GET,
+            "/api/v1/audit?limit=5&after=3",
+            "knows limit, before",
+            "remove it",
+        ),
+        // Nothing is done that was to be tried only.
+        (
+            Method::POST,
+            "/api/v1/tokens?dryRun=true",
+            "takes none",
+            "remove it",
+        ),
+        (
+            Method::GET,
+            "/api/v1/nodes/box-1/events?since=1h",
+            "knows limit",
+            "remove it",
+        ),
+    ] {
+        let body = (method == Method::POST).then(|| json!({}));
+        let answer = hub.send(Some(&hub.token), method, path, body).await;
+        let (status, problem) = support::problem(answer).await;
+        assert_eq!(status, StatusCode::BAD_REQUEST, "{path}");
+        assert!(problem.message.contains(words), "{path}: {problem:?}");
+        assert!(problem.action.contains(action), "{path}: {problem:?}");
+    }
+    let tokens: Vec<Value> = hub.get("/api/v1/tokens").await;
+    assert!(tokens.is_empty(), "{tokens:?}");
+    hub.stop().await;
 }

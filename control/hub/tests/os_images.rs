@@ -217,6 +217,10 @@ async fn a_release_of_an_image_that_no_node_could_use_is_refused_with_its_place(
             "5 bytes; the manifest at the hub has",
         ),
         (unknown, "content.os.channel: unknown key"),
+        (
+            release("a", "2", "banana", &good),
+            "os.images.banana: \"banana\" is no architecture of a box; known are amd64, arm64",
+        ),
     ] {
         let message = refused(body).await;
         assert!(message.contains(words), "{words}: {message}");

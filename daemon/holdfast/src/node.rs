@@ -41,7 +41,7 @@ use crate::{
     pace::Pace,
     reconcile::{
         Driver, Intake, Parts,
-        orders::{Order, Paused, Reply, Resumed, RollingBack, is_one_line},
+        orders::{Order, Paused, Reply, Resumed, RollingBack, reason_fault},
         system::{Surroundings, System},
     },
     report::{Conditions, Live, News, Progress, Recorder, Reporter, agent},
@@ -487,11 +487,11 @@ impl RunningNode for Handle {
     }
 
     fn pause(&self, order: PauseOrder) -> BoxFuture<'_, Result<Paused, Problem>> {
-        if !is_one_line(&order.reason) {
+        if let Some(fault) = reason_fault(&order.reason) {
             let problem = Problem::new(
                 protocol_codes::BAD_REQUEST,
-                "the reason of a pause has control characters",
-                "write it on one line of plain text",
+                format!("the reason of a pause cannot be taken: {fault}"),
+                "write it on one short line of plain text",
             );
             return Box::pin(async { Err(problem) });
         }

@@ -46,6 +46,9 @@ impl Architecture {
         }
     }
 
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Amd64, Self::Arm64];
+
     /// Its name on the wire.
     pub const fn name(self) -> &'static str {
         match self {

@@ -8,7 +8,7 @@ use crate::{
     Result, codes,
     directory::{measure, require_readable, unreadable},
 };
-use holdfast_os::{MANIFEST_TYPE, MAX_MANIFEST_BYTES, Manifest, OsError, SignedManifest};
+use holdfast_os::{Architecture, MANIFEST_TYPE, MAX_MANIFEST_BYTES, Manifest, OsError, SignedManifest};
 use holdfast_protocol::{
     Digest, Problem,
     document::Artifact,
@@ -186,6 +186,17 @@ pub fn image(file: &Path, keys: Option<&TrustPolicy>) -> Result<Image> {
         manifest,
         artifact,
         file: file.to_owned(),
+    })
+}
+
+/// What is wrong with the name of an architecture, where no box has it.
+pub(crate) fn unknown_architecture(name: &str) -> Option<String> {
+    let known = Architecture::ALL.map(Architecture::name);
+    (!known.contains(&name)).then(|| {
+        format!(
+            "{name:?} is no architecture of a box; known are {}",
+            known.join(", ")
+        )
     })
 }
 

@@ -5,6 +5,7 @@
 
 use crate::{
     Result, codes,
+    os::unknown_architecture,
     template::{self, Fault, Name, Values as _, concerns_value, exactly_one},
     variables::Scope,
 };
@@ -217,6 +218,25 @@ fn zones(policy: &Policy) -> std::result::Result<(), (String, String)> {
     Ok(())
 }
 
+/// Checks that everything is for an architecture that boxes have: a box takes what is for its own and passes over the rest, so that it would never
+/// say that a name is mistyped.
+fn architectures(content: &ReleaseContent) -> std::result::Result<(), (String, String)> {
+    let k3s = content.k3s.iter().flat_map(|k3s| {
+        let binaries = k3s.binaries.keys().map(|name| ("k3s.binaries".to_owned(), name));
+        binaries.chain(k3s.images.keys().map(|name| ("k3s.images".to_owned(), name)))
+    });
+    let os = content.os.iter().flat_map(|os| os.images.keys());
+    let os = os.map(|name| ("os.images".to_owned(), name));
+    let apps = content.apps.iter().enumerate().flat_map(|(index, app)| {
+        let names = app.images.keys();
+        names.map(move |name| (format!("apps[{index}].images"), name))
+    });
+    k3s.chain(os)
+        .chain(apps)
+        .find_map(|(place, name)| Some((format!("{place}.{name}"), unknown_architecture(name)?)))
+        .map_or(Ok(()), Err)
+}
+
 /// Finds placeholders that no node could fill in: mistyped ones, and variables that are not declared. Gives the blobs that hold any.
 pub fn check(
     content: &ReleaseContent,
@@ -231,6 +251,7 @@ pub fn check(
     };
     crate::variables::check(content)
         .and_then(|()| zones(&content.policy))
+        .and_then(|()| architectures(content))
         .map_err(|(place, reason)| invalid(&place, &reason))?;
     let mut names = Vec::new();
     let mut templates = BTreeSet::new();

@@ -27,6 +27,8 @@ struct Shared {
     up: watch::Sender<bool>,
     bytes: AtomicU64,
     messages: AtomicU64,
+    /// So many bytes are let through at the most; then the link is cut.
+    most: AtomicU64,
 }
 
 impl Link {
@@ -45,6 +47,7 @@ impl Link {
             up: watch::Sender::new(true),
             bytes: AtomicU64::new(0),
             messages: AtomicU64::new(0),
+            most: AtomicU64::new(u64::MAX),
         });
         let accepting = tokio::spawn(accept(listener, Arc::clone(&shared)));
         Ok(Self {
@@ -69,8 +72,22 @@ impl Link {
         self.shared.up.send_replace(false);
     }
 
+    /// Cuts the link as soon as so many more bytes went through, in both directions together.
+    pub fn cut_after(&self, bytes: u64) {
+        self.shared
+            .most
+            .store(self.bytes().saturating_add(bytes), Ordering::Relaxed);
+    }
+
+    /// Waits until the link is cut.
+    pub async fn until_cut(&self) {
+        // An error means that the link itself is gone.
+        drop(self.shared.up.subscribe().wait_for(|up| !up).await);
+    }
+
     /// Lets connections through again.
     pub fn restore(&self) {
+        self.shared.most.store(u64::MAX, Ordering::Relaxed);
         self.shared.up.send_replace(true);
     }
 
@@ -123,7 +140,10 @@ async fn pump(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin,
         if read == 0 || to.write_all(&buffer[..read]).await.is_err() {
             break;
         }
-        shared.bytes.fetch_add(read as u64, Ordering::Relaxed);
+        let before = shared.bytes.fetch_add(read as u64, Ordering::Relaxed);
+        if before + read as u64 >= shared.most.load(Ordering::Relaxed) {
+            shared.up.send_replace(false);
+        }
         shared.messages.fetch_add(1, Ordering::Relaxed);
     }
     // The other side may have gone first.

@@ -7,10 +7,14 @@ mod values;
 pub use os::OsCommand;
 pub use release::{ReleaseCommand, ReleaseSource};
 
-use crate::{failure::EXIT_CODES, output::Format};
+use crate::{
+    codes,
+    failure::{EXIT_CODES, Failure},
+    output::Format,
+};
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use holdfast_protocol::{Digest, NodeId, operator::OperatorRole};
-use std::{path::PathBuf, time::Duration};
+use std::{ffi::OsString, path::PathBuf, time::Duration};
 use values::{duration, label_change, pair, role, some_nodes};
 
 /// Fleet command line of Holdfast: enrolment tokens, nodes, releases and operators of one hub
@@ -300,12 +304,49 @@ pub fn command() -> clap::Command {
     ))
 }
 
-/// Reads the command line; ends the program on a mistake in it, as `clap` does.
-pub fn parse() -> Cli {
-    match Cli::from_arg_matches(&command().get_matches()) {
-        Ok(cli) => cli,
-        Err(error) => error.exit(),
+/// Reads the command line.
+///
+/// # Errors
+/// What is wrong with it, or the help that was asked for.
+pub fn parse(arguments: &[OsString]) -> Result<Cli, clap::Error> {
+    Cli::from_arg_matches(&command().try_get_matches_from(arguments)?)
+}
+
+/// What is wrong with a command line that asks for JSON, as a problem; none where a person reads it, or asked for help.
+pub fn mistake(error: &clap::Error, arguments: &[OsString]) -> Option<Failure> {
+    if !error.use_stderr() || !wants_json(arguments) {
+        return None;
     }
+    // The usage and the tips behind it are for people.
+    let text = error.render().to_string();
+    let message = text.split("\n\n").next().unwrap_or_default();
+    let message = message.strip_prefix("error: ").unwrap_or(message);
+    Some(Failure::new(
+        codes::USAGE,
+        message.split_whitespace().collect::<Vec<_>>().join(" "),
+        "look at the help: holdfastctl COMMAND --help",
+    ))
+}
+
+/// Whether `-o json` is among the arguments, in any of its forms.
+fn wants_json(arguments: &[OsString]) -> bool {
+    let mut texts = arguments
+        .iter()
+        .filter_map(|argument| argument.to_str())
+        // Behind it stand no options.
+        .take_while(|text| *text != "--");
+    while let Some(text) = texts.next() {
+        let format = match text {
+            "-o" | "--output" => texts.next(),
+            text => ["--output=", "-o=", "-o"]
+                .into_iter()
+                .find_map(|option| text.strip_prefix(option)),
+        };
+        if format.is_some() {
+            return format == Some("json");
+        }
+    }
+    false
 }
 
 #[cfg(test)]

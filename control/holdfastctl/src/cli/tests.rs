@@ -72,3 +72,29 @@ fn labels_are_set_and_removed() {
         assert!(label_change(bad).is_err(), "{bad}");
     }
 }
+
+#[test]
+fn a_mistake_is_a_problem_where_json_is_asked_for() {
+    let typed = |text: &str| -> Vec<OsString> { text.split(' ').map(OsString::from).collect() };
+    let told = |text: &str| {
+        let arguments = typed(text);
+        mistake(&parse(&arguments).unwrap_err(), &arguments)
+    };
+    let failure = told("holdfastctl release assign r -o json").unwrap();
+    assert_eq!(failure.0.code, codes::USAGE);
+    assert_eq!(failure.exit_code(), 2);
+    for word in ["--node", "were not provided"] {
+        assert!(failure.0.message.contains(word), "{failure}");
+    }
+    assert!(!failure.0.message.contains("Usage"), "{failure}");
+    for json in ["-ojson", "-o=json", "--output=json", "--output json"] {
+        assert!(told(&format!("holdfastctl nodes {json}")).is_some(), "{json}");
+    }
+    for people in [
+        "holdfastctl nodes",
+        "holdfastctl nodes -o yaml",
+        "holdfastctl --help -o json",
+    ] {
+        assert!(told(people).is_none(), "{people}");
+    }
+}

@@ -7,6 +7,7 @@ use crate::{
     codes,
     failure::{Failure, Result},
     output::{self, Format, Table, age},
+    upload::upload,
 };
 use holdfast_protocol::{
     Digest,
@@ -33,7 +34,7 @@ pub async fn run(client: &Client, command: ArtifactCommand, format: Format) -> R
             let mut pushed = Vec::new();
             for file in &files {
                 let artifact = look_at(file)?;
-                client.upload(&artifact.digest, file, artifact.size).await?;
+                upload(client, &artifact.digest, file, artifact.size).await?;
                 pushed.push(artifact);
             }
             format.show(&pushed, |_| {

@@ -6,6 +6,7 @@ use crate::{
     codes,
     failure::{Failure, Result},
     output::{self, Format},
+    upload::upload,
 };
 use holdfast_protocol::document::{Artifact, OsSection};
 use holdfast_release::os::{self, Image};
@@ -17,13 +18,10 @@ pub async fn run(client: &Client, command: OsCommand, format: Format) -> Result<
     let OsCommand::Push { path, os_keys } = command;
     let sections = sections(&path, os_keys.as_deref())?;
     for image in sections.values().flatten() {
-        client
-            .upload(&image.manifest.pack.digest, &image.pack, image.manifest.pack.size)
-            .await?;
+        let pack = &image.manifest.pack;
+        upload(client, &pack.digest, &image.pack, pack.size).await?;
         // The manifest goes last: where it is, the pack is.
-        client
-            .upload(&image.artifact.digest, &image.file, image.artifact.size)
-            .await?;
+        upload(client, &image.artifact.digest, &image.file, image.artifact.size).await?;
     }
     let shown: Vec<OsSection> = sections
         .iter()

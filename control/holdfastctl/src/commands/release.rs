@@ -8,6 +8,7 @@ use crate::{
     failure::{Failure, Result},
     output::{self, Format, Table, age},
     stream::Stream,
+    upload::upload,
 };
 use holdfast_protocol::{
     NodeId,
@@ -46,7 +47,7 @@ pub async fn run(client: &Client, command: ReleaseCommand, format: Format) -> Re
             }
             for (digest, file) in loaded.files {
                 let size = std::fs::metadata(&file).map_or(0, |found| found.len());
-                client.upload(&digest, &file, size).await?;
+                upload(client, &digest, &file, size).await?;
             }
             let made: ReleaseInfo = client.call(Method::POST, "api/v1/releases", &request).await?;
             format.show(&made, |_| {

@@ -13,7 +13,7 @@ use crate::{
     stream::Stream,
 };
 use holdfast_protocol::{
-    Generation, NodeId,
+    Generation, NodeId, codes as shared,
     operator::{Assigned, NodeInfo, StreamEvent},
     report::Phase,
 };
@@ -203,6 +203,9 @@ fn progress(node: &NodeInfo, generation: Generation) -> Progress {
     if node.proven.is_some_and(|proven| proven >= generation) {
         return Progress::Proven;
     }
+    if let Some(conflict) = another_document(node, generation) {
+        return Progress::Failed(conflict);
+    }
     if let Some(newer) = node.wanted.filter(|wanted| *wanted > generation) {
         return Progress::Failed(format!(
             "generation {newer} took the place of {generation} before it was proven"
@@ -243,6 +246,17 @@ fn progress(node: &NodeInfo, generation: Generation) -> Progress {
         "{generation} {}{why}",
         phase_words(status.generation.phase)
     ))
+}
+
+/// What the hub says where the node has this generation, and another document by it: it takes no second one, so there is nothing to wait for.
+fn another_document(node: &NodeInfo, generation: Generation) -> Option<String> {
+    let reported = node.status.as_ref()?.generation.accepted?;
+    // What the node says of an earlier conflict is no word about this generation.
+    if reported != generation || node.accepted == Some(generation) {
+        return None;
+    }
+    let cause = node.cause.as_ref()?;
+    (cause.code == shared::GENERATION_CONFLICT).then(|| cause.message.clone())
 }
 
 #[cfg(test)]
@@ -307,6 +321,21 @@ mod tests {
             found,
             Progress::Waiting("1.4 applying (the API server knows no Foo)".into())
         );
+    }
+
+    #[test]
+    fn a_generation_that_the_node_has_with_other_content_ends_the_wait() {
+        let generation = "1.4".parse().unwrap();
+        let conflict =
+            json!({"code": "generation-conflict", "message": "another document as 1.4", "action": ""});
+        let mut said = json!({ "wanted": "1.4", "accepted": null, "cause": conflict, "status": status("committed", &json!(null)) });
+        assert_eq!(
+            progress(&node(&said), generation),
+            Progress::Failed("another document as 1.4".into())
+        );
+        // The node still tells of a conflict in the generation before.
+        said["status"]["generation"]["accepted"] = json!("1.3");
+        assert!(matches!(progress(&node(&said), generation), Progress::Waiting(_)));
     }
 
     #[test]

@@ -6,7 +6,8 @@ use super::{
     error::{ApiError, Result},
 };
 use crate::{
-    blobs::{BlobFiles, UploadError},
+    blobs::{BlobFiles, Received, UploadError},
+    codes as hub_codes,
     database::{
         DatabaseError,
         audit::{self, Actor},
@@ -106,7 +107,7 @@ pub(super) async fn sweep(hub: &Hub, digests: &[Digest]) -> Result<()> {
 }
 
 /// Size of a blob that is here already. It counts as uploaded now, so that it is not removed before the release that names it comes.
-async fn known(hub: &Hub, digest: Digest) -> Result<Option<u64>> {
+pub(super) async fn known(hub: &Hub, digest: Digest) -> Result<Option<u64>> {
     if blobs::size(hub.database.read(), &digest).await?.is_none() {
         return Ok(None);
     }
@@ -140,22 +141,22 @@ pub async fn put_blob(
             body.into_data_stream().map_err(|error| error.to_string()),
         )
         .await?;
+    let blob = keep(&hub, who.name, digest, received).await?;
+    Ok((StatusCode::CREATED, Json(blob)))
+}
+
+/// Makes a blob known that came whole.
+pub(super) async fn keep(hub: &Hub, by: String, digest: Digest, received: Received) -> Result<BlobRef> {
     let mut tx = hub.database.write().await?;
     let size = received.place().await?;
     let blob = BlobRef { digest, size };
-    if blobs::insert(&mut tx, &blob, &who.name, crate::database::now()).await? {
-        let actor = Actor::Operator(who.name);
-        audit::record(
-            &mut tx,
-            &actor,
-            "blob.upload",
-            &format!("blob/{digest}"),
-            &format!("{size} bytes"),
-        )
-        .await?;
+    if blobs::insert(&mut tx, &blob, &by, crate::database::now()).await? {
+        let actor = Actor::Operator(by);
+        let subject = format!("blob/{digest}");
+        audit::record(&mut tx, &actor, "blob.upload", &subject, &format!("{size} bytes")).await?;
     }
     tx.commit().await?;
-    Ok((StatusCode::CREATED, Json(blob)))
+    Ok(blob)
 }
 
 impl From<UploadError> for ApiError {
@@ -172,6 +173,11 @@ impl From<UploadError> for ApiError {
                 StatusCode::UNPROCESSABLE_ENTITY,
                 codes::BLOB_DIGEST_MISMATCH,
                 "send the content that the path names",
+            ),
+            UploadError::Place { .. } => problem(
+                StatusCode::RANGE_NOT_SATISFIABLE,
+                hub_codes::RANGE_NOT_SATISFIABLE,
+                "ask where the upload goes on: POST /api/v1/blobs/{digest}/upload",
             ),
             UploadError::Disk(error) if error.kind() == io::ErrorKind::StorageFull => problem(
                 StatusCode::INSUFFICIENT_STORAGE,

@@ -13,11 +13,13 @@ mod node;
 mod nodes;
 pub mod openapi;
 pub mod operators;
+mod query;
 mod releases;
 mod secrets;
 mod sessions;
 mod stream;
 mod tokens;
+mod uploads;
 
 pub use auth::{Peer, too_many};
 pub use error::ApiError;
@@ -93,6 +95,8 @@ fn all() -> Routes {
     .add("GET", "/api/v1/blobs", blobs::list)
     .add("POST", "/api/v1/blobs/collect", blobs::collect)
     .add("PUT", "/api/v1/blobs/{digest}", blobs::put_blob)
+    .add("POST", "/api/v1/blobs/{digest}/upload", uploads::begin)
+    .add("PATCH", "/api/v1/blobs/{digest}/upload", uploads::piece)
     .add("GET", "/api/v1/secrets", secrets::list)
     .add("PUT", "/api/v1/secrets/{name}", secrets::put)
     .add("DELETE", "/api/v1/secrets/{name}", secrets::delete)
@@ -113,6 +117,7 @@ pub fn routes() -> Vec<Route> {
 pub fn router(hub: Arc<Hub>) -> Router {
     let Routes { router, .. } = all();
     router
+        .route_layer(middleware::from_fn(query::refuse_unknown))
         .merge(web::routes())
         .fallback(unknown_path)
         .method_not_allowed_fallback(unknown_method)

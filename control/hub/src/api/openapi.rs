@@ -1,6 +1,8 @@
 //! The OpenAPI description, generated from the handlers. A test holds that every route is in it.
 
-use super::{audit, blobs, health, node, nodes, operators, releases, secrets, sessions, stream, tokens};
+use super::{
+    audit, blobs, health, node, nodes, operators, releases, secrets, sessions, stream, tokens, uploads,
+};
 use utoipa::{
     Modify, OpenApi,
     openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme},
@@ -18,7 +20,7 @@ use utoipa::{
         operators::list, operators::create, operators::delete,
         tokens::list, tokens::create, tokens::revoke,
         nodes::list, nodes::get, nodes::delete, nodes::patch_labels, nodes::events,
-        releases::list, releases::get, releases::create, releases::delete, releases::assign, blobs::list, blobs::collect, blobs::put_blob,
+        releases::list, releases::get, releases::create, releases::delete, releases::assign, blobs::list, blobs::collect, blobs::put_blob, uploads::begin, uploads::piece,
         secrets::list, secrets::put, secrets::delete,
         audit::list, stream::stream,
         health::healthz, health::readyz, health::metrics, health::openapi,

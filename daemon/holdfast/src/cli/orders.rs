@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     local_api::view::{PauseOrder, RollbackOrder},
-    reconcile::orders::{LONGEST_PAUSE, Paused, Resumed, RollingBack, is_one_line},
+    reconcile::orders::{LONGEST_PAUSE, Paused, Resumed, RollingBack, reason_fault},
     settings::value::parse_duration,
 };
 use serde_json::json;
@@ -28,11 +28,7 @@ pub(super) fn length(text: &str) -> Result<Duration, String> {
 
 /// Reads why changes are paused.
 pub(super) fn reason(text: &str) -> Result<String, String> {
-    if is_one_line(text) {
-        Ok(text.to_owned())
-    } else {
-        Err("it has control characters, such as the end of a line; write it on one line".into())
-    }
+    reason_fault(text).map_or_else(|| Ok(text.to_owned()), Err)
 }
 
 pub(super) async fn pause(arguments: PauseArguments, common: &Common) -> Done {
@@ -91,5 +87,12 @@ mod tests {
             let error = reason(bad).unwrap_err();
             assert!(error.contains("write it on one line"), "{error}");
         }
+    }
+
+    #[test]
+    fn a_reason_that_is_too_long_is_refused_with_the_limit() {
+        assert!(reason(&"x".repeat(1024)).is_ok());
+        let error = reason(&"x".repeat(100_000)).unwrap_err();
+        assert!(error.contains("100000") && error.contains("1024"), "{error}");
     }
 }

@@ -37,9 +37,19 @@ pub enum Order {
     },
 }
 
-/// Whether a text has no control characters: what is told to the hub and shown in terminals is one line.
-pub fn is_one_line(text: &str) -> bool {
-    !text.chars().any(char::is_control)
+/// The most bytes that a reason has: it stands in every status that goes to the hub.
+const MAX_REASON_BYTES: usize = 1024;
+
+/// What is wrong with the reason of a pause: what is told to the hub and shown in terminals is one short line.
+pub fn reason_fault(text: &str) -> Option<String> {
+    if text.len() > MAX_REASON_BYTES {
+        return Some(format!(
+            "it has {} bytes, at most {MAX_REASON_BYTES} are taken; say it shorter",
+            text.len()
+        ));
+    }
+    (text.chars().any(char::is_control))
+        .then(|| "it has control characters, such as the end of a line; write it on one line".to_owned())
 }
 
 /// Outcome of a pause.

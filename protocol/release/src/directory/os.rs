@@ -27,6 +27,10 @@ pub(super) fn resolve(
     for (architecture, value) in images.iter_mut() {
         let pointer = format!("/images/{architecture}");
         let placed = |problem| (pointer.clone(), problem);
+        if let Some(reason) = os::unknown_architecture(architecture) {
+            let action = "name the architecture that the image is for";
+            return Err(placed(Problem::new(codes::RELEASE_INVALID, reason, action)));
+        }
         let Some(path) = path_of(directory, value) else {
             artifact(directory, value, files).map_err(placed)?;
             continue;

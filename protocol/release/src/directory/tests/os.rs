@@ -158,7 +158,7 @@ fn what_is_wrong_with_an_image_is_told_with_its_line() {
         (
             "os:\n  version: '2'\n  images:\n    riscv64: images\n",
             4,
-            "there is no image for riscv64",
+            "\"riscv64\" is no architecture of a box; known are amd64, arm64",
         ),
         ("os:\n  versoin: '2'\n", 2, "unknown key \"versoin\""),
     ] {
@@ -227,4 +227,35 @@ fn a_pipe_or_a_disk_image_in_place_of_a_manifest_is_refused_without_waiting_and_
     assert!(error.message.contains("bytes"), "{error:?}");
     let keys = crate::os::keys(&disk).unwrap_err();
     assert!(keys.message.contains("holds no keys"), "{keys:?}");
+}
+
+#[test]
+fn what_is_for_an_unknown_architecture_is_refused_with_the_known_ones() {
+    let artifact = format!("{{digest: '{}', size: 9}}", Digest::of(b"x"));
+    for (settings, place) in [
+        (
+            format!("os:\n  version: '2'\n  images: {{banana: {artifact}}}\n"),
+            "os.images.banana",
+        ),
+        ("os:\n  images: {banana: images}\n".to_owned(), "os.images.banana"),
+        (
+            format!("k3s:\n  version: v1.36.3+k3s1\n  binaries: {{banana: {artifact}}}\n"),
+            "k3s.binaries.banana",
+        ),
+        (
+            format!("k3s:\n  version: v1.36.3+k3s1\n  images: {{x86_64: [{artifact}]}}\n"),
+            "k3s.images.x86_64",
+        ),
+        (
+            format!("apps:\n  till:\n    images: {{banana: [{artifact}]}}\n"),
+            "apps.till.images.banana",
+        ),
+    ] {
+        let found = release(&settings);
+        let error = load(found.path()).unwrap_err();
+        assert_eq!(error.code, codes::RELEASE_INVALID);
+        for words in [place, "release.yaml:", "known are amd64, arm64"] {
+            assert!(error.message.contains(words), "{words}: {error:?}");
+        }
+    }
 }
