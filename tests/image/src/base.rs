@@ -13,6 +13,7 @@ use holdfast_protocol::{event::EventKind, report::Health};
 use serde::{Deserialize, Serialize};
 use std::{
     fs,
+    io::Write as _,
     path::PathBuf,
     time::{Duration, UNIX_EPOCH},
 };
@@ -74,7 +75,7 @@ async fn kept_or_made() -> Result<Frozen> {
         frozen: scenario::run("first-boot", first_boot).await?,
         of,
     };
-    fs::write(file, serde_json::to_vec(&kept)?)?;
+    fs::File::create(file)?.write_all(&serde_json::to_vec(&kept)?)?;
     Ok(kept.frozen)
 }
 

@@ -107,10 +107,7 @@ pub struct Esp {
 impl Esp {
     /// The first EFI system partition of a raw image.
     pub fn of(raw: &Path) -> Result<Self> {
-        let partition = partitions(&fs::File::open(raw)?)?
-            .into_iter()
-            .find(|partition| partition.label == "esp")
-            .with_context(|| format!("{} has no partition esp", raw.display()))?;
+        let partition = labelled(raw, "esp")?;
         Ok(Self {
             drive: format!("{}@@{}", raw.display(), partition.offset),
         })
@@ -143,6 +140,11 @@ impl Esp {
             .collect())
     }
 
+    /// Removes a file.
+    pub async fn remove(&self, path: &str) -> Result<()> {
+        self.tool("mdel", &[&format!("::{path}")]).await.map(drop)
+    }
+
     /// Copies a file out.
     pub async fn read(&self, path: &str) -> Result<Vec<u8>> {
         let directory = tempfile::tempdir()?;
@@ -172,6 +174,14 @@ pub struct Partition {
     pub offset: u64,
     /// How long it is, in bytes.
     pub length: u64,
+}
+
+/// The partition of a raw image with this label.
+pub fn labelled(raw: &Path, label: &str) -> Result<Partition> {
+    partitions(&fs::File::open(raw)?)?
+        .into_iter()
+        .find(|partition| partition.label == label)
+        .with_context(|| format!("{} has no partition {label}", raw.display()))
 }
 
 /// The partitions of the GPT at the beginning of `disk`, as they are on the disk.

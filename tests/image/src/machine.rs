@@ -78,17 +78,37 @@ pub struct Machine {
 impl Machine {
     /// Switches a box on. Its firmware's variables and its log are kept in `directory`.
     pub async fn switch_on(directory: &Path, disk: &Disk, setup: &Setup) -> Result<Self> {
-        Self::start(directory, disk, setup, None).await
+        Self::start(directory, disk, setup, false).await
     }
 
     /// Lets a box go on where [`Machine::hold`] stopped it; its disk and its firmware's variables are copies of what they were then.
     pub async fn go_on(directory: &Path, disk: &Disk, setup: &Setup, memory: &Path) -> Result<Self> {
-        let mut machine = Self::start(directory, disk, setup, Some(memory)).await?;
-        machine.qmp.event("RESUME", TRANSFER).await?;
+        let mut machine = Self::start(directory, disk, setup, true).await?;
+        let from = format!("exec:cat {}", memory.display());
+        machine.transfer("migrate-incoming", &from).await?;
+        machine.qmp.command("cont", json!({})).await?;
         Ok(machine)
     }
 
-    async fn start(directory: &Path, disk: &Disk, setup: &Setup, memory: Option<&Path>) -> Result<Self> {
+    /// Moves the memory of the box to or from a file, to its end.
+    async fn transfer(&mut self, command: &str, uri: &str) -> Result<()> {
+        let events = json!({"capabilities": [{"capability": "events", "state": true}]});
+        self.qmp.command("migrate-set-capabilities", events).await?;
+        // As fast as the file takes it.
+        let limits = json!({"max-bandwidth": 0});
+        self.qmp.command("migrate-set-parameters", limits).await?;
+        self.qmp.command(command, json!({"uri": uri})).await?;
+        loop {
+            let event = self.qmp.event("MIGRATION", TRANSFER).await?;
+            match event.pointer("/data/status").and_then(Value::as_str) {
+                Some("completed") => return Ok(()),
+                Some("failed") => bail!("{command}: QEMU could not do this: {uri}"),
+                _ => {}
+            }
+        }
+    }
+
+    async fn start(directory: &Path, disk: &Disk, setup: &Setup, wait: bool) -> Result<Self> {
         fs::create_dir_all(directory)?;
         let firmware = Firmware::of(setup, directory)?;
         // Paths of sockets may not be longer than about 100 bytes; a temporary directory's is short.
@@ -96,8 +116,8 @@ impl Machine {
         let socket = sockets.path().join("qmp");
         let listener = qmp::Listener::at(&socket)?;
         let mut command = command(setup, disk, &firmware, &socket);
-        if let Some(memory) = memory {
-            command.args(["-incoming", &format!("exec:cat {}", memory.display())]);
+        if wait {
+            command.args(["-incoming", "defer"]);
         }
         let errors = directory.join("qemu.log");
         let mut child = command
@@ -149,24 +169,8 @@ impl Machine {
     /// Stops the box between two instructions, writes its memory to a file, and ends QEMU. All that the box wrote is on its disk then.
     pub async fn hold(mut self, memory: &Path) -> Result<()> {
         self.qmp.command("stop", json!({})).await?;
-        let events = json!({"capabilities": [{"capability": "events", "state": true}]});
-        self.qmp.command("migrate-set-capabilities", events).await?;
-        // As fast as the file takes it.
-        let limits = json!({"max-bandwidth": 0});
-        self.qmp.command("migrate-set-parameters", limits).await?;
-        let to = json!({"uri": format!("exec:cat > {}", memory.display())});
-        self.qmp.command("migrate", to).await?;
-        loop {
-            let event = self.qmp.event("MIGRATION", TRANSFER).await?;
-            match event.pointer("/data/status").and_then(Value::as_str) {
-                Some("completed") => break,
-                Some("failed") => bail!(
-                    "QEMU could not write the memory of the box to {}",
-                    memory.display()
-                ),
-                _ => {}
-            }
-        }
+        let to = format!("exec:cat > {}", memory.display());
+        self.transfer("migrate", &to).await?;
         self.qmp.command("quit", json!({})).await?;
         self.child.wait().await?;
         Ok(())
@@ -214,6 +218,11 @@ impl Machine {
             self.qmp.command("send-key", arguments).await?;
         }
         Ok(())
+    }
+
+    /// Whether the box restarted itself since restarts were forgotten.
+    pub async fn restarted(&mut self) -> Result<bool> {
+        self.qmp.seen("RESET").await
     }
 
     /// Plugs the network cable in, or pulls it.

@@ -95,6 +95,16 @@ impl Qmp {
             .with_context(|| format!("QEMU told of no {name} within {within:?}"))?
     }
 
+    /// Whether an event of this name came and was not waited for.
+    pub async fn seen(&mut self, name: &str) -> Result<bool> {
+        // The answer comes after every event before it.
+        self.command("query-status", json!({})).await?;
+        Ok(self
+            .events
+            .iter()
+            .any(|event| event.get("event").and_then(Value::as_str) == Some(name)))
+    }
+
     /// Forgets the events that came so far.
     pub async fn forget_events(&mut self) -> Result<()> {
         // The answer comes after every event before it.

@@ -4,7 +4,7 @@ use crate::{
     Disk, Machine, Setup,
     images::{self, Esp, Image, Partition},
 };
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use holdfast_harness::{Hub, paths, process::run, wait};
 use holdfast_protocol::{
     Generation,
@@ -90,10 +90,68 @@ impl Site {
     /// Puts a token for a node of this name on the ESP; the box must be off.
     pub async fn write_token(&mut self, name: &str) -> Result<()> {
         let token = token(&self.hub, name).await?;
-        let raw = self.directory.join("with-token.raw");
-        convert(&self.disk, &raw).await?;
+        let raw = self.take_out().await?;
         Esp::of(&raw)?.write("/holdfast/token", token.as_bytes()).await?;
-        self.disk = Disk::flashed(&self.directory.join("with-token.qcow2"), &raw, DISK).await?;
+        self.put_in(&raw).await
+    }
+
+    /// Fills the ESP until less than `room` bytes are left; the box must be off.
+    pub async fn fill_esp(&mut self, room: u64) -> Result<()> {
+        let raw = self.take_out().await?;
+        let esp = Esp::of(&raw)?;
+        let mut size = images::labelled(&raw, "esp")?.length;
+        let mut file = 0;
+        while size >= room {
+            // What does not fit is not copied at all; half of it may.
+            let ballast = vec![0xa5; usize::try_from(size)?];
+            let path = format!("/ballast-{file}");
+            match esp.write(&path, &ballast).await {
+                Ok(()) => file += 1,
+                Err(_) => {
+                    drop(esp.remove(&path).await);
+                    size /= 2;
+                }
+            }
+        }
+        ensure!(file > 0, "nothing fitted on the ESP");
+        self.put_in(&raw).await
+    }
+
+    /// Fills the state partition until about `room` bytes are left; the box must be off.
+    pub async fn fill_state(&mut self, room: u64) -> Result<()> {
+        let raw = self.take_out().await?;
+        let state = images::labelled(&raw, "state")?;
+        let file_system = format!("{}?offset={}", raw.display(), state.offset);
+        let debugfs = async |request: &str| {
+            let mut command = Command::new("debugfs");
+            command.args(["-w", "-R", request]).arg(&file_system);
+            run(command).await
+        };
+        // The box may have been stopped with entries in the journal.
+        debugfs("jr").await?;
+        let said = debugfs("stats -h").await?;
+        let number = |name: &str| -> Result<u64> {
+            let line = said.lines().find_map(|line| line.strip_prefix(name));
+            Ok(line
+                .with_context(|| format!("no {name} in {said}"))?
+                .trim()
+                .parse()?)
+        };
+        let left = room / number("Block size:")?;
+        let taken = number("Free blocks:")?.saturating_sub(left);
+        debugfs("write /dev/null ballast").await?;
+        debugfs(&format!("fallocate ballast 0 {taken}")).await?;
+        self.put_in(&raw).await
+    }
+
+    async fn take_out(&self) -> Result<PathBuf> {
+        let raw = self.directory.join("changed.raw");
+        convert(&self.disk, &raw).await?;
+        Ok(raw)
+    }
+
+    async fn put_in(&mut self, raw: &Path) -> Result<()> {
+        self.disk = Disk::flashed(&self.directory.join("changed.qcow2"), raw, DISK).await?;
         Ok(())
     }
 
@@ -181,6 +239,12 @@ impl Site {
     /// The box's ESP as it is now; the box must be off. It is a copy.
     pub async fn esp(&self) -> Result<(tempfile::TempDir, Esp)> {
         esp(&self.disk).await
+    }
+
+    /// The partitions of the box's disk as they are now; the box must be off.
+    pub async fn partitions(&self) -> Result<Vec<Partition>> {
+        let (_directory, raw) = raw(&self.disk).await?;
+        images::partitions(&fs::File::open(raw)?)
     }
 
     /// Stops the box as it runs, and ends the hub.

@@ -79,6 +79,80 @@ async fn pain_22_a_boot_with_no_network_at_all_is_good_and_its_app_returns() -> 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn pain_22_a_boot_with_a_network_but_no_hub_is_good_and_its_app_returns() -> Result<()> {
+    let first = base::enrolled().await?;
+    scenario::run("no-hub", |directory| async move {
+        let site = first.branch(&directory).await?;
+        let before = site.hub.node(BOX).await?;
+        site.hub.cut();
+        let mut machine = site.switch_on(&Setup::default()).await?;
+        base::boot_is_good(&mut machine).await?;
+        site.hub.restore();
+        let node = machine
+            .meanwhile(
+                site.hub
+                    .wait_for_node(BOX, "the box tells of its app", BOOT, |node| {
+                        node.online && node.health == Health::Healthy
+                    }),
+            )
+            .await?;
+        ensure!(
+            node.proven == before.proven,
+            "{:?} is proven, not {:?}",
+            node.proven,
+            before.proven
+        );
+        ensure!(!base::went_back(&site).await?);
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_box_reset_at_its_keyboard_forgets_its_identity_and_enrols_anew() -> Result<()> {
+    let first = base::enrolled().await?;
+    scenario::run("factory-reset", |directory| async move {
+        let (mut site, mut machine) = first.go_on(&directory).await?;
+        let before = site.hub.node(BOX).await?;
+        machine.press(&["f"]).await?;
+        let words = [
+            "e", "r", "a", "s", "e", "spc", "t", "h", "i", "s", "spc", "b", "o", "x",
+        ];
+        machine.press(&words).await?;
+        machine.forget_restarts().await?;
+        machine.press(&["ret"]).await?;
+        machine.restarts(BOOT).await?;
+        machine
+            .console
+            .wait_for(&["Started holdfast.service"], BOOT)
+            .await?;
+        machine.shut_down(OFF).await?;
+
+        let again = "box-again";
+        site.write_token(again).await?;
+        let machine = site.switch_on(&Setup::default()).await?;
+        let node = machine
+            .meanwhile(
+                site.hub
+                    .wait_for_node(again, "the box enrols anew", BOOT, |node| node.online),
+            )
+            .await?;
+        ensure!(
+            node.sealing_key != before.sealing_key,
+            "it enrolled with the key of before"
+        );
+        ensure!(
+            node.proven.is_none(),
+            "{:?} is proven by an erased box",
+            node.proven
+        );
+        ensure!(!site.hub.node(BOX).await?.online);
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn pain_14_power_cycles_in_quick_succession_cause_no_rollback() -> Result<()> {
     let first = base::enrolled().await?;
     scenario::run("quick-power-cycles", |directory| async move {

@@ -110,6 +110,76 @@ async fn an_update_is_staged_switched_to_found_good_and_stays() -> Result<()> {
     .await
 }
 
+/// Offers version 2 to a box that has no room for it, and sees it refused with this code and nothing written or started anew.
+async fn refuses_for_want_of_room(site: Site, code: &str) -> Result<()> {
+    let before = site.hub.node(BOX).await?;
+    let section = site
+        .push_os("2", &Images::given()?.of("two", Architecture::Amd64)?)
+        .await?;
+    site.release("no-room", Some(section)).await?;
+    let mut machine = site.switch_on(&Setup::default()).await?;
+    machine.forget_restarts().await?;
+    let node = machine
+        .meanwhile(
+            site.hub
+                .wait_for_node(BOX, "the update is refused", BOOT, |node| {
+                    node.cause.as_ref().is_some_and(|cause| cause.code == code)
+                }),
+        )
+        .await?;
+    println!("{:?}", node.cause);
+    machine
+        .meanwhile(
+            site.hub
+                .wait_for_node(BOX, "version 1 is good", BOOT, base::is_good("1")),
+        )
+        .await?;
+    let node = site.hub.node(BOX).await?;
+    ensure!(
+        node.proven == before.proven,
+        "{:?} is proven, not {:?}",
+        node.proven,
+        before.proven
+    );
+    ensure!(!machine.restarted().await?, "the box restarted");
+    machine.shut_down(OFF).await?;
+    let (_copy, esp) = site.esp().await?;
+    let kernels = esp.list("/EFI/Linux").await?;
+    ensure!(kernels == ["holdfast_1.efi"], "{kernels:?}");
+    let empty = site
+        .partitions()
+        .await?
+        .into_iter()
+        .filter(|partition| partition.label == "_empty")
+        .count();
+    ensure!(empty == 2, "the other slot was written to");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pain_12_an_update_is_refused_before_the_first_write_where_the_esp_is_full() -> Result<()> {
+    let first = base::enrolled().await?;
+    scenario::run("full-esp", |directory| async move {
+        let mut site = first.branch(&directory).await?;
+        site.fill_esp(8 << 20).await?;
+        refuses_for_want_of_room(site, "os-esp-full").await
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pain_12_an_update_is_refused_before_the_first_write_where_the_state_partition_is_full() -> Result<()>
+{
+    let first = base::enrolled().await?;
+    scenario::run("full-state", |directory| async move {
+        let mut site = first.branch(&directory).await?;
+        // Less than a kernel image takes; Kubernetes goes on in it.
+        site.fill_state(24 << 20).await?;
+        refuses_for_want_of_room(site, "disk-full").await
+    })
+    .await
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn pain_13_a_version_whose_apps_do_not_come_up_is_gone_back_from_with_its_cause_told() -> Result<()> {
     goes_back_from("3", "unhealthy").await
