@@ -25,19 +25,19 @@ enum Moment {
     Step(Phase),
     /// The console shows this.
     Console(&'static str),
-    /// This long after the box was switched on.
+    /// This long after the box was switched on, or went on.
     After(Duration),
 }
 
-/// A box that is off, whose hub wants version 2 of it.
-async fn wanted(first: &Frozen, directory: &Path) -> Result<(Site, Generation)> {
+/// A running box whose hub wants version 2 of it.
+async fn wanted(first: &Frozen, directory: &Path) -> Result<(Site, Machine, Generation)> {
     std::fs::create_dir_all(directory)?;
-    let site = first.branch(directory).await?;
+    let (site, machine) = first.go_on(directory).await?;
     let section = site
         .push_os("2", &Images::given()?.of("two", Architecture::Amd64)?)
         .await?;
     let generation = site.release("second", Some(section)).await?;
-    Ok((site, generation))
+    Ok((site, machine, generation))
 }
 
 /// Waits until the update has come to its good end.
@@ -58,9 +58,8 @@ async fn ends_well(site: &Site, machine: &Machine, generation: Generation) -> Re
     Ok(())
 }
 
-/// Switches the box on and cuts its power at `moment`; false where the update had ended before that moment came.
-async fn cut_at(site: &Site, moment: Moment, generation: Generation) -> Result<bool> {
-    let mut machine = site.switch_on(&Setup::default()).await?;
+/// Cuts the power of the box at `moment`; false where the update had ended before that moment came.
+async fn cut_at(site: &Site, mut machine: Machine, moment: Moment, generation: Generation) -> Result<bool> {
     let proven = site.hub.wait_for_node(BOX, "the update ends", 2 * BOOT, |node| {
         node.proven == Some(generation)
     });
@@ -103,7 +102,7 @@ async fn cut_at(site: &Site, moment: Moment, generation: Generation) -> Result<b
 async fn a_power_cut_at_each_step_of_an_update_does_not_keep_it_from_its_end() -> Result<()> {
     let first = base::enrolled().await?;
     scenario::run("cuts-at-steps", |directory| async move {
-        let (site, generation) = wanted(first, &directory).await?;
+        let (site, mut machine, generation) = wanted(first, &directory).await?;
         for moment in [
             Moment::Step(Phase::StagingOs),
             Moment::Step(Phase::SwitchingOs),
@@ -112,11 +111,12 @@ async fn a_power_cut_at_each_step_of_an_update_does_not_keep_it_from_its_end() -
             Moment::Console("Switching root"),
         ] {
             ensure!(
-                cut_at(&site, moment, generation).await?,
+                cut_at(&site, machine, moment, generation).await?,
                 "the update ended before {moment:?} came"
             );
+            println!("cut at {moment:?}");
+            machine = site.switch_on(&Setup::default()).await?;
         }
-        let machine = site.switch_on(&Setup::default()).await?;
         ends_well(&site, &machine, generation).await
     })
     .await
@@ -127,9 +127,8 @@ async fn power_cuts_at_random_moments_of_an_update_do_not_keep_it_from_its_end()
     let first = base::enrolled().await?;
     scenario::run("cuts-at-random", |directory| async move {
         // How long an update takes that nothing disturbs: the moments are chosen from that time.
-        let (site, generation) = wanted(first, &directory.join("undisturbed")).await?;
+        let (site, machine, generation) = wanted(first, &directory.join("undisturbed")).await?;
         let started = Instant::now();
-        let machine = site.switch_on(&Setup::default()).await?;
         ends_well(&site, &machine, generation).await?;
         let undisturbed = started.elapsed();
         machine.cut_power().await?;
@@ -138,20 +137,22 @@ async fn power_cuts_at_random_moments_of_an_update_do_not_keep_it_from_its_end()
         let (mut cuts, mut round, mut random) = (0, 0, SEED);
         while cuts < RANDOM_CUTS {
             round += 1;
-            let (site, generation) = wanted(first, &directory.join(format!("round-{round}"))).await?;
+            let (site, mut machine, generation) =
+                wanted(first, &directory.join(format!("round-{round}"))).await?;
             while cuts < RANDOM_CUTS {
                 // Xorshift (Marsaglia 2003, "Xorshift RNGs", the triple 13, 7, 17): moments need no better randomness.
                 random ^= random << 13;
                 random ^= random >> 7;
                 random ^= random << 17;
                 let moment = undisturbed.mul_f64((random >> 11) as f64 / (1_u64 << 53) as f64);
-                if !cut_at(&site, Moment::After(moment), generation).await? {
+                let came = cut_at(&site, machine, Moment::After(moment), generation).await?;
+                machine = site.switch_on(&Setup::default()).await?;
+                if !came {
                     break;
                 }
                 cuts += 1;
                 println!("cut {cuts} after {} s", moment.as_secs());
             }
-            let machine = site.switch_on(&Setup::default()).await?;
             ends_well(&site, &machine, generation).await?;
             machine.cut_power().await?;
         }

@@ -2,10 +2,11 @@
 
 use anyhow::{Context as _, Result, ensure};
 use holdfast_image_tests::{
-    Architecture, Disk, Images, Machine, Setup,
-    base::{self, BOOT},
+    Architecture, Disk, Images, Machine, Setup, Site,
+    base::{self, BOOT, OFF},
     images::{self, Esp},
-    scenario, site,
+    scenario,
+    site::{self, BOX},
 };
 use std::{
     fs::{self, File},
@@ -102,6 +103,36 @@ async fn a_damaged_system_is_not_run() -> Result<()> {
             "a boot from the damaged system was found good"
         );
         machine.cut_power().await
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_64_bit_arm_box_boots_enrols_and_reports() -> Result<()> {
+    scenario::run("arm", |directory| async move {
+        let image = Images::given()?.of("one", Architecture::Arm64)?;
+        let site = Site::prepare(&directory, &image).await?;
+        let setup = Setup {
+            architecture: Architecture::Arm64,
+            ..Setup::default()
+        };
+        let machine = site.switch_on(&setup).await?;
+        let node = machine
+            .meanwhile(
+                site.hub
+                    .wait_for_node(BOX, "the box tells of a good start", BOOT, base::is_good("1")),
+            )
+            .await?;
+        ensure!(
+            node.hardware.architecture == "arm64",
+            "it says that it is {:?}",
+            node.hardware
+        );
+        machine.shut_down(OFF).await?;
+        let (_copy, esp) = site.esp().await?;
+        let kernels = esp.list("/EFI/Linux").await?;
+        ensure!(kernels == ["holdfast_1.efi"], "{kernels:?}");
+        Ok(())
     })
     .await
 }

@@ -7,7 +7,10 @@ use holdfast_image_tests::{
     scenario,
     site::{BOX, Frozen},
 };
-use holdfast_protocol::{event::EventKind, report::Health};
+use holdfast_protocol::{
+    event::EventKind,
+    report::{Health, Phase},
+};
 
 /// Lets the box update itself to the variant `two`, which is good; its first release named `second`.
 async fn updated(first: &Frozen, directory: &std::path::Path) -> Result<Site> {
@@ -92,7 +95,15 @@ async fn goes_back_from(version: &'static str, variant: &'static str) -> Result<
         let node = site
             .hub
             .wait_for_node(BOX, "the app of before is well", BOOT, |node| {
-                node.health == Health::Healthy && node.proven == before.proven
+                let Some(status) = &node.status else {
+                    return false;
+                };
+                // The box as a whole is not healthy: it does not run what is wanted of it.
+                node.proven == before.proven
+                    && status.generation.phase == Phase::RolledBack
+                    && status.kubernetes.health == Health::Healthy
+                    && !status.apps.is_empty()
+                    && status.apps.iter().all(|app| app.health == Health::Healthy)
             })
             .await?;
         ensure!(node.wanted == Some(generation), "the hub forgot what it wanted");

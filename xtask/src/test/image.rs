@@ -24,45 +24,67 @@ pub enum Scope {
 /// One image that scenarios boot or update to.
 struct Variant {
     name: &'static str,
+    architecture: &'static str,
     version: &'static str,
-    /// A file that it holds beside what every image holds, and its content.
-    extra: Option<(&'static str, &'static str)>,
+    /// Files that it holds beside what every image holds, and their content.
+    extra: &'static [(&'static str, &'static str)],
     kernel_argument: Option<&'static str>,
     scope: Scope,
 }
 
+const X86: &str = "x86_64";
+
 const VARIANTS: &[Variant] = &[
     Variant {
         name: "one",
+        architecture: X86,
         version: "1",
-        extra: None,
+        extra: &[],
         kernel_argument: None,
         scope: Scope::Short,
     },
     Variant {
         name: "two",
+        architecture: X86,
         version: "2",
-        extra: None,
+        extra: &[],
         kernel_argument: None,
         scope: Scope::Full,
     },
     Variant {
         name: "unhealthy",
+        architecture: X86,
         version: "3",
-        // The node itself does not start, whatever else does.
-        extra: Some((
-            "usr/lib/systemd/system/holdfast.service.d/90-unhealthy.conf",
-            "[Service]\nExecStart=\nExecStart=/bin/false\n",
-        )),
+        // The node itself does not start, whatever else does; and three starts of this are not waited for ten minutes each.
+        extra: &[
+            (
+                "usr/lib/systemd/system/holdfast.service.d/90-unhealthy.conf",
+                "[Service]\nExecStart=\nExecStart=/bin/false\n",
+            ),
+            (
+                "usr/lib/systemd/system/holdfast-health.service.d/90-unhealthy.conf",
+                "[Service]\nExecStart=\nExecStart=/usr/bin/holdfast health --boot --deadline 1m\n",
+            ),
+        ],
         kernel_argument: None,
         scope: Scope::Full,
     },
     Variant {
         name: "panic",
+        architecture: X86,
         version: "4",
-        extra: None,
+        extra: &[],
         // Neither an initrd's program nor a root file system: the kernel gives up.
         kernel_argument: Some("rdinit=/nonexistent"),
+        scope: Scope::Full,
+    },
+    // Without Kubernetes: the one of this machine is for its own processor.
+    Variant {
+        name: "one",
+        architecture: "aarch64",
+        version: "1",
+        extra: &[],
+        kernel_argument: None,
         scope: Scope::Full,
     },
 ];
@@ -113,22 +135,25 @@ fn build(scope: Scope, directory: &Path, k3s: &Path) -> Result<PathBuf> {
             .args([
                 "image",
                 "--arch",
-                "x86_64",
+                variant.architecture,
                 "--quick",
                 "--version",
                 variant.version,
             ])
-            .arg("--k3s")
-            .arg(k3s)
             .arg("--keys")
             .arg(directory.join("keys"))
             .arg("--output")
-            .arg(images.join(variant.name).join("x86_64"));
-        if let Some((path, content)) = variant.extra {
-            let tree = directory.join("extra").join(variant.name);
+            .arg(images.join(variant.name).join(variant.architecture));
+        if variant.architecture == env::consts::ARCH {
+            command.arg("--k3s").arg(k3s);
+        }
+        let tree = directory.join("extra").join(variant.name);
+        for (path, content) in variant.extra {
             let file = tree.join(path);
             fs::create_dir_all(file.parent().unwrap_or(&tree))?;
             files::replace(&file, content)?;
+        }
+        if !variant.extra.is_empty() {
             command.arg("--extra-tree").arg(tree);
         }
         if let Some(argument) = variant.kernel_argument {
