@@ -29,43 +29,57 @@ async fn running(site: &Site, name: &str) -> Result<(Node, Value)> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_corrupt_store_is_set_aside_reported_and_filled_again_without_touching_what_runs() -> Result<()> {
+    is_set_aside_and_filled_again("corrupt", "node.db.damaged-", |database| {
+        let mut bytes = fs::read(database)?;
+        let length = bytes.len();
+        for byte in &mut bytes[100..length.min(8192)] {
+            *byte ^= 0x5a;
+        }
+        Ok(fs::File::create(database)?.write_all(&bytes)?)
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_of_a_newer_schema_is_set_aside_reported_and_filled_again_without_touching_what_runs()
+-> Result<()> {
+    is_set_aside_and_filled_again("newer", "node.db.newer-", |database| {
+        let database = rusqlite::Connection::open(database)?;
+        Ok(database.pragma_update(None, "user_version", 99)?)
+    })
+    .await
+}
+
+/// A store that cannot be used any more is kept under a name of that beginning, and the hub fills the new one.
+async fn is_set_aside_and_filled_again(
+    name: &str,
+    aside: &str,
+    spoil: impl FnOnce(&Path) -> Result<()>,
+) -> Result<()> {
     let site = Site::start().await?;
-    let (mut node, before) = running(&site, "corrupt").await?;
+    let (mut node, before) = running(&site, name).await?;
     // In good order, so that all is in the one file: what a kill leaves beside it would heal the damage.
     node.stop().await?;
-    let database = node.directory.join("state/store/node.db");
-    let mut bytes = fs::read(&database)?;
-    let length = bytes.len();
-    for byte in &mut bytes[100..length.min(8192)] {
-        *byte ^= 0x5a;
-    }
-    fs::File::create(&database)?.write_all(&bytes)?;
+    spoil(&node.directory.join("state/store/node.db"))?;
     node.start().await?;
-    let events = wait::until("the damage is told", SOON, || async {
-        let events = site.hub.events("corrupt").await?;
+    wait::until("it is told", SOON, || async {
+        let events = site.hub.events(name).await?;
         Ok(events
             .iter()
             .any(|event| event.kind == EventKind::StoreQuarantined)
-            .then_some(events))
+            .then_some(()))
     })
     .await?;
-    ensure!(!events.is_empty());
     site.hub
-        .wait_for_node("corrupt", "the truth returns", SOON, |node| {
+        .wait_for_node(name, "the truth returns", SOON, |node| {
             node.proven == node.wanted && node.health == Health::Healthy
         })
         .await?;
     ensure!(web_uid(&node).await? == before, "the running app was replaced");
-    let aside = fs::read_dir(node.directory.join("state/store"))?
-        .filter_map(Result::ok)
-        .filter(|entry| {
-            entry
-                .file_name()
-                .to_string_lossy()
-                .starts_with("node.db.damaged-")
-        })
-        .count();
-    ensure!(aside >= 1, "the damaged file was not kept");
+    ensure!(
+        find(&node.directory.join("state/store"), aside).is_some(),
+        "the file was not kept"
+    );
     Ok(())
 }
 
@@ -237,21 +251,14 @@ async fn pain_17_a_token_is_single_use_hashed_at_rest_and_wiped_after_use() -> R
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_second_daemon_and_a_newer_schema_are_refused_by_name() -> Result<()> {
+async fn a_second_daemon_is_refused_by_name() -> Result<()> {
     let site = Site::start().await?;
     let mut node = site.prepare_node("twice")?;
     node.start().await?;
     let second = node.command(&["run"])?.output().await?;
     let told = String::from_utf8_lossy(&second.stderr).into_owned();
     ensure!(!second.status.success() && told.contains("another"), "{told}");
-    node.stop().await?;
-    let database = rusqlite::Connection::open(node.directory.join("state/store/node.db"))?;
-    database.pragma_update(None, "user_version", 99)?;
-    drop(database);
-    let newer = node.command(&["run"])?.output().await?;
-    let told = String::from_utf8_lossy(&newer.stderr).into_owned();
-    ensure!(!newer.status.success() && told.contains("newer"), "{told}");
-    Ok(())
+    node.stop().await
 }
 
 fn find(directory: &Path, name: &str) -> Option<std::path::PathBuf> {
