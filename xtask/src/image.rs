@@ -13,6 +13,7 @@ mod outputs;
 mod parts;
 mod personalise;
 mod sbom;
+mod secure_boot;
 mod update;
 
 use anyhow::Result;

@@ -78,6 +78,12 @@ pub fn run(command: &mut Command) -> Result<()> {
 /// Runs the command quietly and gives what it wrote on standard output.
 pub fn output(command: &mut Command) -> Result<String> {
     let line = display(command);
+    String::from_utf8(bytes(command)?).with_context(|| format!("`{line}` wrote something that is not UTF-8"))
+}
+
+/// As [`output`], for what is not text.
+pub fn bytes(command: &mut Command) -> Result<Vec<u8>> {
+    let line = display(command);
     let output = command
         .stderr(std::process::Stdio::inherit())
         .output()
@@ -85,7 +91,7 @@ pub fn output(command: &mut Command) -> Result<String> {
     if !output.status.success() {
         bail!("`{line}` failed: {}", output.status);
     }
-    String::from_utf8(output.stdout).with_context(|| format!("`{line}` wrote something that is not UTF-8"))
+    Ok(output.stdout)
 }
 
 fn display(command: &Command) -> String {

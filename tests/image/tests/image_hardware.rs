@@ -40,7 +40,7 @@ async fn an_altered_kernel_does_not_boot_where_secure_boot_is_enforced() -> Resu
         let mut machine = Machine::switch_on(&directory, &disk, &setup).await?;
         machine
             .console
-            .wait_for(&["Secure boot enabled"], 2 * KERNEL)
+            .wait_for(&["UEFI Secure Boot is enabled"], 2 * KERNEL)
             .await?;
         machine.cut_power().await?;
 
@@ -124,7 +124,7 @@ async fn a_64_bit_arm_box_boots_enrols_and_reports() -> Result<()> {
             )
             .await?;
         ensure!(
-            node.hardware.architecture == "arm64",
+            node.hardware.architecture == "aarch64",
             "it says that it is {:?}",
             node.hardware
         );

@@ -296,7 +296,8 @@ impl Build {
             .arg(self.epoch.to_string())
             .arg("--extra-tree")
             .arg(tree)
-            .args(["--secure-boot", "yes", "--secure-boot-auto-enroll", "yes"])
+            // What is enrolled is among the parts.
+            .args(["--secure-boot", "yes", "--secure-boot-auto-enroll", "no"])
             .arg("--secure-boot-key")
             .arg(self.keys.secure_boot_key())
             .arg("--secure-boot-certificate")

@@ -4,7 +4,7 @@
 //! In: files of the repository and of the builder. Out: a directory tree that mkosi copies over the root of the image. Guarantees: nothing
 //! of it is left from an earlier build; whatever lies in `systemd/` is installed by the kind that its name shows.
 
-use super::keys::Keys;
+use super::{keys::Keys, secure_boot};
 use crate::{k3s::pinned::Fetched, shell};
 use anyhow::{Context as _, Result, bail};
 use std::{
@@ -37,6 +37,7 @@ pub fn assemble(tree: &Path, binary: &Path, keys: &Keys, extras: &Extras<'_>) ->
     install(binary, &tree.join("usr/bin/holdfast"), 0o755)?;
     install(&keys.trust(), &tree.join("usr/lib/holdfast/os-keys.json"), 0o644)?;
     units(&shell::root().join("systemd"), tree)?;
+    secure_boot::enrolment(keys, &tree.join("efi/loader/keys/auto"))?;
     if let Some(k3s) = extras.k3s {
         install(k3s, &tree.join("usr/bin/k3s"), 0o755)?;
     }
