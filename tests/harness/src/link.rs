@@ -72,7 +72,7 @@ impl Link {
         self.shared.up.send_replace(false);
     }
 
-    /// Cuts the link as soon as so many more bytes went through, in both directions together.
+    /// Cuts the link as soon as so many more bytes went through, in both directions together; of what is read at once, all goes through.
     pub fn cut_after(&self, bytes: u64) {
         self.shared
             .most
@@ -143,6 +143,7 @@ async fn pump(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin,
         let before = shared.bytes.fetch_add(read as u64, Ordering::Relaxed);
         if before + read as u64 >= shared.most.load(Ordering::Relaxed) {
             shared.up.send_replace(false);
+            return;
         }
         shared.messages.fetch_add(1, Ordering::Relaxed);
     }

@@ -1,77 +1,19 @@
 //! `holdfastctl` as an operator uses it, on a real hub: what it trusts, what it answers, how it fails.
 
 use anyhow::{Context as _, Result};
-use holdfast_harness::{Hub, paths};
+use holdfast_harness::Hub;
 use holdfast_protocol::{Digest, Problem, enrol::key_pin, report::Phase, token::EnrolmentToken};
-use holdfast_web_tests::reporter::Reporter;
+use holdfast_web_tests::{operator::Operator, reporter::Reporter};
 use rcgen::{KeyPair, PublicKeyData as _};
 use serde_json::Value;
 use std::{
     fs,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
-    process::{Output, Stdio},
+    process::Stdio,
 };
 use tempfile::TempDir;
-use tokio::{io::AsyncBufReadExt as _, process::Command};
-
-struct Operator {
-    config: PathBuf,
-    token_file: PathBuf,
-}
-
-impl Operator {
-    fn of(hub: &Hub, directory: &Path) -> Self {
-        Self {
-            config: directory.join("config"),
-            token_file: hub.ready.admin_token_file.clone(),
-        }
-    }
-
-    fn command(&self, arguments: &[&str]) -> Result<Command> {
-        let mut command = Command::new(paths::binary("holdfastctl")?);
-        command
-            .args(arguments)
-            .env_clear()
-            .env("XDG_CONFIG_HOME", &self.config)
-            .stdin(Stdio::null())
-            .kill_on_drop(true);
-        Ok(command)
-    }
-
-    async fn run(&self, arguments: &[&str]) -> Result<Output> {
-        Ok(self.command(arguments)?.output().await?)
-    }
-
-    /// Runs a command that must succeed, and gives what it answers.
-    async fn succeed(&self, arguments: &[&str]) -> Result<String> {
-        let output = self.run(arguments).await?;
-        assert!(
-            output.status.success(),
-            "{arguments:?}: {}",
-            String::from_utf8_lossy(&output.stderr)
-        );
-        Ok(String::from_utf8(output.stdout)?)
-    }
-
-    /// Runs a command that must fail with this exit code, and gives the problem.
-    async fn fail(&self, code: i32, arguments: &[&str]) -> Result<Problem> {
-        let mut all = arguments.to_vec();
-        all.extend(["-o", "json"]);
-        let output = self.run(&all).await?;
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {said}");
-        let last = said.lines().last().context("nothing said")?;
-        serde_json::from_str(last).with_context(|| format!("{arguments:?}: {said}"))
-    }
-
-    async fn log_in(&self, hub: &Hub) -> Result<()> {
-        let file = self.token_file.to_string_lossy();
-        self.succeed(&["login", hub.plain_url()?, "--token-file", &file])
-            .await
-            .map(drop)
-    }
-}
+use tokio::io::AsyncBufReadExt as _;
 
 async fn start() -> Result<(Hub, Operator, TempDir)> {
     let directory = tempfile::tempdir()?;
