@@ -122,9 +122,10 @@ async fn a_box_reset_at_its_keyboard_forgets_its_identity_and_enrols_anew() -> R
         machine.forget_restarts().await?;
         machine.press(&["ret"]).await?;
         machine.restarts(BOOT).await?;
+        // Switched off while this start is being judged.
         machine
             .console
-            .wait_for(&["Started holdfast.service"], BOOT)
+            .wait_for(&["Starting holdfast-health.service"], BOOT)
             .await?;
         machine.shut_down(OFF).await?;
 
