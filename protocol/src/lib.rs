@@ -19,6 +19,8 @@ pub mod report;
 #[cfg(feature = "seal")]
 pub mod seal;
 pub mod sealing;
+#[cfg(feature = "tls")]
+pub mod tls;
 pub mod token;
 pub mod topic;
 pub mod trust;

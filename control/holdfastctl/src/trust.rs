@@ -7,15 +7,16 @@ use crate::{
     codes,
     failure::{Failure, Result},
 };
-use holdfast_protocol::{Digest, codes as shared, enrol::key_pin};
+use holdfast_protocol::{
+    Digest, codes as shared,
+    enrol::key_pin,
+    tls::{Judge, Shown, Verifier, pinned_roots},
+};
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
-    client::{
-        WebPkiServerVerifier,
-        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-    },
-    crypto::CryptoProvider,
-    pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject as _},
+    CertificateError, ClientConfig, Error, RootCertStore,
+    client::{WebPkiServerVerifier, danger::ServerCertVerifier},
+    crypto::{CryptoProvider, WebPkiSupportedAlgorithms},
+    pki_types::{CertificateDer, pem::PemObject as _},
 };
 use std::sync::{Arc, Mutex};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
@@ -39,10 +40,13 @@ fn provider() -> Arc<CryptoProvider> {
 pub fn config(trust: &Trust) -> Result<Option<ClientConfig>> {
     let verifier: Arc<dyn ServerCertVerifier> = match trust {
         Trust::System => return Ok(None),
-        Trust::Pin(pin) => Arc::new(Pinned {
-            pin: *pin,
-            provider: provider(),
-        }),
+        Trust::Pin(pin) => {
+            let judge = Pinned {
+                pin: *pin,
+                provider: provider(),
+            };
+            Arc::new(Verifier::new(&provider(), judge))
+        }
         Trust::Certificates(pem) => {
             let mut roots = RootCertStore::empty();
             for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {
@@ -64,10 +68,7 @@ pub fn config(trust: &Trust) -> Result<Option<ClientConfig>> {
 
 /// TLS settings that trust nobody, for connections without TLS.
 pub fn nobody() -> Result<ClientConfig> {
-    with_verifier(Arc::new(Looker {
-        seen: Mutex::new(None),
-        provider: provider(),
-    }))
+    with_verifier(Arc::new(Verifier::new(&provider(), Looker::default())))
 }
 
 fn bad_ca(reason: &str) -> Failure {
@@ -106,120 +107,47 @@ struct Pinned {
     provider: Arc<CryptoProvider>,
 }
 
-impl ServerCertVerifier for Pinned {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        server_name: &ServerName<'_>,
-        ocsp_response: &[u8],
-        now: UnixTime,
-    ) -> std::result::Result<ServerCertVerified, Error> {
-        let mut roots = RootCertStore::empty();
-        for certificate in intermediates {
-            if pin_of(certificate) == Some(self.pin) {
-                roots.add(certificate.clone().into_owned())?;
-            }
-        }
-        if roots.is_empty() {
-            return Err(Error::InvalidCertificate(CertificateError::UnknownIssuer));
-        }
+impl Judge for Pinned {
+    fn judge(&self, shown: &Shown<'_>, _: &WebPkiSupportedAlgorithms) -> std::result::Result<(), Error> {
+        let roots = pinned_roots(self.pin, shown.intermediates)?;
         WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&self.provider))
             .build()
             .map_err(|error| Error::General(error.to_string()))?
-            .verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> std::result::Result<HandshakeSignatureValid, Error> {
-        rustls::crypto::verify_tls12_signature(
-            message,
-            certificate,
-            signed,
-            &self.provider.signature_verification_algorithms,
-        )
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> std::result::Result<HandshakeSignatureValid, Error> {
-        rustls::crypto::verify_tls13_signature(
-            message,
-            certificate,
-            signed,
-            &self.provider.signature_verification_algorithms,
-        )
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider
-            .signature_verification_algorithms
-            .supported_schemes()
+            .verify_server_cert(
+                shown.end_entity,
+                shown.intermediates,
+                shown.server_name,
+                shown.ocsp_response,
+                shown.now,
+            )
+            .map(drop)
     }
 }
 
 /// Remembers what it is shown and refuses it.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Looker {
     seen: Mutex<Option<Digest>>,
-    provider: Arc<CryptoProvider>,
 }
 
-impl ServerCertVerifier for Looker {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> std::result::Result<ServerCertVerified, Error> {
+impl Judge for Looker {
+    fn judge(&self, shown: &Shown<'_>, _: &WebPkiSupportedAlgorithms) -> std::result::Result<(), Error> {
         // A hub sends its own certificate first and its CA's last.
-        let pin = intermediates.last().or(Some(end_entity)).and_then(pin_of);
+        let pin = shown
+            .intermediates
+            .last()
+            .or(Some(shown.end_entity))
+            .and_then(pin_of);
         if let Ok(mut seen) = self.seen.lock() {
             *seen = pin;
         }
         Err(Error::InvalidCertificate(CertificateError::UnknownIssuer))
     }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> std::result::Result<HandshakeSignatureValid, Error> {
-        Err(Error::InvalidCertificate(CertificateError::UnknownIssuer))
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> std::result::Result<HandshakeSignatureValid, Error> {
-        Err(Error::InvalidCertificate(CertificateError::UnknownIssuer))
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider
-            .signature_verification_algorithms
-            .supported_schemes()
-    }
 }
 
 /// The pin of the CA that the server at `url` shows; nothing is sent to it, and nothing of it is trusted.
 pub async fn look(url: &str) -> Option<Digest> {
-    let looker = Arc::new(Looker {
-        seen: Mutex::new(None),
-        provider: provider(),
-    });
+    let looker = Arc::new(Verifier::new(&provider(), Looker::default()));
     let config = with_verifier(Arc::clone(&looker) as Arc<dyn ServerCertVerifier>).ok()?;
     let client = reqwest::Client::builder()
         .tls_backend_preconfigured(config)
@@ -229,5 +157,5 @@ pub async fn look(url: &str) -> Option<Digest> {
         .ok()?;
     // The handshake is refused by the looker, so this always fails, after the certificate was seen.
     let _ = client.head(url).send().await;
-    looker.seen.lock().ok().and_then(|seen| *seen)
+    looker.judge().seen.lock().ok().and_then(|seen| *seen)
 }

@@ -11,25 +11,22 @@
 //! was lost is answered by another CA, which a renewal brings, and not by waiting; and documents are signed by other keys than TLS.
 
 use crate::identity::Identity;
-use holdfast_protocol::{Digest, enrol::key_pin};
+use holdfast_protocol::{
+    Digest,
+    tls::{Judge, Shown, Verifier, pinned_roots},
+};
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
+    CertificateError, ClientConfig, Error, RootCertStore,
     client::{
-        WebPkiServerVerifier,
-        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-        verify_server_cert_signed_by_trust_anchor, verify_server_name,
+        WebPkiServerVerifier, danger::ServerCertVerifier, verify_server_cert_signed_by_trust_anchor,
+        verify_server_name,
     },
-    crypto::{
-        CryptoProvider, WebPkiSupportedAlgorithms, ring, verify_tls12_signature, verify_tls13_signature,
-    },
-    pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject as _},
+    crypto::{CryptoProvider, WebPkiSupportedAlgorithms, ring},
+    pki_types::{CertificateDer, PrivateKeyDer, UnixTime, pem::PemObject as _},
     server::ParsedCertificate,
 };
 use std::{sync::Arc, time::Duration};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
-
-/// The most certificates that a hub may send; more is refused before any is parsed.
-const MAX_CHAIN: usize = 8;
 
 /// Whom to believe.
 #[derive(Clone, Debug)]
@@ -116,19 +113,15 @@ pub fn of_own_authority(ca_certificates: &[Vec<u8>]) -> Result<Arc<dyn ServerCer
                 reason: error.to_string(),
             })?;
     }
-    Ok(Arc::new(HubVerifier::new(
-        &ring::default_provider(),
-        Anchors::Roots(roots),
-        None,
-    )))
+    Ok(verifier(&ring::default_provider(), Anchors::Roots(roots), None))
 }
 
 type Builder = rustls::ConfigBuilder<ClientConfig, rustls::client::WantsClientCert>;
 
 fn builder(trust: &Trust) -> Result<Builder, TlsError> {
     let provider = Arc::new(ring::default_provider());
-    let verifier: Arc<dyn ServerCertVerifier> = match trust {
-        Trust::Pin(pin) => Arc::new(HubVerifier::new(&provider, Anchors::Pin(*pin), None)),
+    let verifier = match trust {
+        Trust::Pin(pin) => verifier(&provider, Anchors::Pin(*pin), None),
         Trust::Hub {
             ca_certificates,
             public_roots,
@@ -145,9 +138,9 @@ fn builder(trust: &Trust) -> Result<Builder, TlsError> {
             } else {
                 None
             };
-            Arc::new(HubVerifier::new(&provider, Anchors::Roots(roots), public))
+            verifier(&provider, Anchors::Roots(roots), public)
         }
-        Trust::Public => public(&provider)?,
+        Trust::Public => public(&provider)? as Arc<dyn ServerCertVerifier>,
     };
     let versions = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(rustls::DEFAULT_VERSIONS)
@@ -172,49 +165,59 @@ enum Anchors {
     Roots(RootCertStore),
 }
 
+/// Asks for chain and name, whatever the time is, and where that fails the public roots, where they do as well.
 #[derive(Debug)]
-struct HubVerifier {
-    algorithms: WebPkiSupportedAlgorithms,
+struct OfHub {
     anchors: Anchors,
     public: Option<Arc<WebPkiServerVerifier>>,
 }
 
-impl HubVerifier {
-    fn new(provider: &CryptoProvider, anchors: Anchors, public: Option<Arc<WebPkiServerVerifier>>) -> Self {
-        Self {
-            algorithms: provider.signature_verification_algorithms,
-            anchors,
-            public,
-        }
-    }
-
-    fn verify(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        server_name: &ServerName<'_>,
-    ) -> Result<(), Error> {
-        if intermediates.len() >= MAX_CHAIN {
-            return Err(CertificateError::BadEncoding.into());
-        }
+impl OfHub {
+    fn check(&self, shown: &Shown<'_>, algorithms: &WebPkiSupportedAlgorithms) -> Result<(), Error> {
         let pinned;
         let roots = match &self.anchors {
             Anchors::Roots(roots) => roots,
             Anchors::Pin(pin) => {
-                pinned = pinned_roots(*pin, intermediates)?;
+                pinned = pinned_roots(*pin, shown.intermediates)?;
                 &pinned
             }
         };
-        let certificate = ParsedCertificate::try_from(end_entity)?;
+        let certificate = ParsedCertificate::try_from(shown.end_entity)?;
         verify_server_cert_signed_by_trust_anchor(
             &certificate,
             roots,
-            intermediates,
-            time_of_check(end_entity)?,
-            self.algorithms.all,
+            shown.intermediates,
+            time_of_check(shown.end_entity)?,
+            algorithms.all,
         )?;
-        verify_server_name(&certificate, server_name)
+        verify_server_name(&certificate, shown.server_name)
     }
+}
+
+impl Judge for OfHub {
+    fn judge(&self, shown: &Shown<'_>, algorithms: &WebPkiSupportedAlgorithms) -> Result<(), Error> {
+        let Shown {
+            end_entity,
+            intermediates,
+            server_name,
+            ocsp_response,
+            now,
+        } = *shown;
+        match (self.check(shown, algorithms), &self.public) {
+            (Err(_), Some(public)) => public
+                .verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
+                .map(drop),
+            (outcome, _) => outcome,
+        }
+    }
+}
+
+fn verifier(
+    provider: &CryptoProvider,
+    anchors: Anchors,
+    public: Option<Arc<WebPkiServerVerifier>>,
+) -> Arc<dyn ServerCertVerifier> {
+    Arc::new(Verifier::new(provider, OfHub { anchors, public }))
 }
 
 /// The first moment of the certificate's own life: whatever the time is, it was valid then.
@@ -223,63 +226,4 @@ fn time_of_check(end_entity: &CertificateDer<'_>) -> Result<UnixTime, Error> {
         X509Certificate::from_der(end_entity).map_err(|_| Error::from(CertificateError::BadEncoding))?;
     let begin = u64::try_from(parsed.validity().not_before.timestamp()).unwrap_or_default();
     Ok(UnixTime::since_unix_epoch(Duration::from_secs(begin)))
-}
-
-/// The CA certificates among those that the server sent whose key has the pinned hash. They become the only anchors, so that the rest
-/// of the chain must be signed by that key.
-fn pinned_roots(pin: Digest, sent: &[CertificateDer<'_>]) -> Result<RootCertStore, Error> {
-    let mut roots = RootCertStore::empty();
-    for certificate in sent {
-        let Ok((_, parsed)) = X509Certificate::from_der(certificate) else {
-            return Err(CertificateError::BadEncoding.into());
-        };
-        if parsed.is_ca() && key_pin(parsed.public_key().raw) == pin {
-            roots.add(certificate.clone().into_owned())?;
-        }
-    }
-    if roots.is_empty() {
-        return Err(CertificateError::UnknownIssuer.into());
-    }
-    Ok(roots)
-}
-
-impl ServerCertVerifier for HubVerifier {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        server_name: &ServerName<'_>,
-        ocsp_response: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        match (self.verify(end_entity, intermediates, server_name), &self.public) {
-            (Ok(()), _) => Ok(ServerCertVerified::assertion()),
-            (Err(_), Some(public)) => {
-                public.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
-            }
-            (Err(error), None) => Err(error),
-        }
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, cert, dss, &self.algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, cert, dss, &self.algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.algorithms.supported_schemes()
-    }
 }
