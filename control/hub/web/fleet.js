@@ -142,7 +142,7 @@ export function offlineLine(node) {
 }
 
 function generations(node) {
-  if (!node.wanted) return h("span", { class: "quiet" }, "–");
+  if (!node.wanted) return h("span", { class: "quiet none" }, "–");
   if (node.proven === node.wanted) return [h("span", { class: "proven" }, node.proven), h("span", { class: "quiet" }, " proven")];
   return [h("span", { class: "proven" }, node.proven ?? "none"), h("span", { class: "quiet" }, " proven → "), h("span", { class: "wanted" }, node.wanted), h("span", { class: "quiet" }, " wanted")];
 }

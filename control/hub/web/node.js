@@ -13,6 +13,7 @@ export function node(id, { notice, go }) {
   let gone = false;
   let eventsTimer = 0;
   let heard = null;
+  let causes = {};
 
   function draw() {
     const info = store.nodes.get(id);
@@ -31,7 +32,7 @@ export function node(id, { notice, go }) {
     part("problems", [info.cause, status?.generation?.cause, status?.conditions], () => problems(info));
     part("steps", [info.wanted, info.accepted, info.proven, status?.generation, info.release, info.online], () => steps(info));
     part("apps", [status?.apps, info.online, info.cause], () => apps(status, info));
-    part("sides", [status?.os, status?.kubernetes, status?.machine, status?.agent, status?.clockTrusted, info.hardware, info.enrolledAt, info.certificateExpiresAt, info.lastHeardAt], () => sides(info));
+    part("sides", [status?.os, causes, status?.kubernetes, status?.machine, status?.agent, status?.clockTrusted, info.hardware, info.enrolledAt, info.certificateExpiresAt, info.lastHeardAt], () => sides(info, causes));
     part("events", 0, () => events);
     part("labels", [info.labels, store.admin], () => labels(info, path, notice));
     part("danger", store.admin, () => store.admin ? danger(id, path, notice, go) : null);
@@ -46,6 +47,8 @@ export function node(id, { notice, go }) {
     try {
       const list = await api("GET", `${path}/events`);
       list.sort((a, b) => b.sequence - a.sequence);
+      causes = fallbacks(list);
+      draw();
       events.replaceChildren(h("h2", { id: "events" }, "Events"), list.length ? h("ol", { class: "events" }, list.slice(0, 100).map(event)) : h("p", { class: "quiet" }, "Nothing reported yet."));
     } catch (error) {
       if (!(error instanceof Problem)) throw error;
@@ -143,13 +146,13 @@ function why(cause, known) {
     known ? null : [cause.action ? h("p", { class: "action" }, cause.action) : null, h("p", { class: "code" }, h("code", {}, cause.code))]);
 }
 
-function sides(info) {
+function sides(info, causes) {
   const { status, hardware } = info;
   const kubernetes = status?.kubernetes;
   const machine = status?.machine;
   const free = machine?.diskBytes ? machine.diskFreeBytes / machine.diskBytes : null;
   return h("div", { class: "columns" },
-    status?.os ? system(status.os) : null,
+    status?.os ? system(status.os, causes) : null,
     h("section", { class: "card" }, h("h2", {}, "Kubernetes"),
       kubernetes ? facts([
         ["State", badge(kubernetes.health, WORDS[kubernetes.health] ?? "Unknown")],
@@ -177,17 +180,30 @@ function sides(info) {
     ])));
 }
 
+/** By version of the operating system that did not come up, why, as far as the events still tell. */
+function fallbacks(list) {
+  const causes = {};
+  for (const item of list.filter(({ kind }) => kind === "os-rolled-back")) {
+    const version = /^version (\S+) of the operating system/.exec(item.message)?.[1];
+    if (version) causes[version] ??= item.message;
+  }
+  return causes;
+}
+
 /** The image that the box runs, and what it could go back to. */
-function system(os) {
+function system(os, causes) {
+  const bad = os.bad ?? [];
+  const why = bad.map((version) => causes[version]).filter(Boolean);
   return h("section", { class: "card system" }, h("h2", {}, "Operating system"),
     facts([
       ["Version", h("b", {}, os.version)],
       ["Slot", os.slot.toUpperCase()],
       ["This boot", os.good ? badge("healthy", "Good") : badge("progressing", "Not good yet")],
       ["Other slot", os.other ?? "empty or not whole"],
-      ["Did not come up", os.bad?.length ? h("span", {}, os.bad.map((version) => h("span", { class: "chip" }, version))) : null],
+      ["Did not come up", bad.length ? h("span", {}, bad.map((version) => h("span", { class: "chip" }, version))) : null],
     ]),
-    os.bad?.length ? h("p", { class: "quiet note" }, "A version that did not come up is not tried again; make one under another version.") : null);
+    why.map((text) => h("p", { class: "note cause" }, sentence(text))),
+    bad.length ? h("p", { class: "quiet note" }, "A version that did not come up is not tried again; make one under another version.") : null);
 }
 
 /** What is written to the flash each day, and how long it lasts where the device says so. */
@@ -205,22 +221,21 @@ function flash(facts) {
 
 const LEVELS = { info: "info", warning: "warning", alarm: "degraded" };
 
-/** Kinds whose names say little to a person. */
-const KINDS = {
-  "os-staged": "New operating system written",
-  "os-switched": "Operating system changed",
-  "os-rolled-back": "Operating system gone back",
-  booted: "Machine started",
-  "factory-reset": "Set back to how it left the factory",
-};
+/** A message as a sentence of its own. */
+const sentence = (text) => text.charAt(0).toUpperCase() + text.slice(1);
 
 /** `lastShutdown` as `last shutdown`. */
 const spaced = (key) => key.replace(/([a-z])([A-Z])/g, (_, before, after) => `${before} ${after.toLowerCase()}`);
 
-/** What an event says beside its message, where a person knows the kind by words. */
+/** What tells more than the message, by kind of event. */
+const DETAILS = {
+  booted: ({ system, clockTrusted }) => [["slot", system?.slot], ["kernel", system?.kernel], ["clock", clockTrusted === false ? "not trusted" : null]],
+  "factory-reset": (details) => Object.entries(details).map(([key, value]) => [spaced(key), value === true ? "yes" : value === false ? "no" : value]),
+};
+
 function details(item) {
-  const known = KINDS[item.kind] ? Object.entries(item.details ?? {}).filter(([, value]) => ["string", "number", "boolean"].includes(typeof value) && value !== "") : [];
-  return known.length ? h("p", {}, known.map(([key, value]) => h("span", { class: "chip" }, h("span", { class: "key" }, `${spaced(key)}: `), String(value)))) : null;
+  const known = (DETAILS[item.kind]?.(item.details ?? {}) ?? []).filter(([, value]) => ["string", "number"].includes(typeof value) && value !== "");
+  return known.length ? h("p", {}, known.map(([key, value]) => h("span", { class: "chip" }, h("span", { class: "key" }, `${key}:\u00a0`), String(value)))) : null;
 }
 
 function event(item) {
@@ -228,7 +243,7 @@ function event(item) {
   return h("li", { class: level },
     level === "info" ? h("span", { class: "dot" }) : shape(level),
     h("div", {},
-      h("p", {}, item.severity === "info" ? null : h("b", {}, item.severity === "alarm" ? "Alarm: " : "Warning: "), KINDS[item.kind] ? `${KINDS[item.kind]}: ` : null, item.message, item.generation ? h("span", { class: "quiet" }, ` · ${item.generation}`) : null),
+      h("p", {}, item.severity === "info" ? null : h("b", {}, item.severity === "alarm" ? "Alarm: " : "Warning: "), sentence(item.message), item.generation ? h("span", { class: "quiet" }, ` · ${item.generation}`) : null),
       item.problem ? h("p", { class: "action" }, item.problem.message === item.message ? null : `${item.problem.message} `, item.problem.action, " ", h("code", {}, item.problem.code)) : null,
       details(item),
       h("p", { class: "code" }, age(item.at), " · ", h("code", {}, item.kind))));

@@ -232,16 +232,11 @@ impl Browser {
         Ok((width(0)?, width(1)?))
     }
 
-    /// Writes what the window shows to `target/screenshots/{name}.png`.
+    /// Writes the whole page, with what is below the window, to `target/screenshots/{name}.png`.
     pub async fn screenshot(&self, name: &str) -> Result<()> {
-        let found = send(
-            &self.http,
-            Method::GET,
-            &format!("{}/screenshot", self.session),
-            None,
-        )
-        .await?;
-        let image = STANDARD.decode(found.as_str().context("no screenshot")?)?;
+        let command = json!({ "cmd": "Page.captureScreenshot", "params": { "captureBeyondViewport": true } });
+        let found = self.post("goog/cdp/execute", &command).await?;
+        let image = STANDARD.decode(found["data"].as_str().context("no screenshot")?)?;
         let directory = paths::repository().join("target/screenshots");
         fs::create_dir_all(&directory)?;
         let mut file = fs::File::create(directory.join(format!("{name}.png")))?;

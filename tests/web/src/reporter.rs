@@ -32,7 +32,7 @@ use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
 };
 use serde::Serialize;
-use serde_json::Map;
+use serde_json::{Map, Value};
 use std::{sync::Arc, time::Duration};
 
 /// How long the hub may take for one answer.
@@ -191,6 +191,18 @@ impl Reporter {
         message: &str,
         problem: Option<Problem>,
     ) -> Result<()> {
+        self.tell_with(kind, severity, message, problem, Map::new()).await
+    }
+
+    /// Publishes an event with all that it says beside its message.
+    pub async fn tell_with(
+        &mut self,
+        kind: EventKind,
+        severity: Severity,
+        message: &str,
+        problem: Option<Problem>,
+        details: Map<String, Value>,
+    ) -> Result<()> {
         self.sequence += 1;
         let event = Event {
             schema: SchemaVersion::CURRENT,
@@ -202,7 +214,7 @@ impl Reporter {
             message: message.to_owned(),
             generation: None,
             problem,
-            details: Map::new(),
+            details,
         };
         self.publish(Up::Event, false, &event).await
     }

@@ -44,24 +44,31 @@ async fn the_operating_system_of_each_node_is_shown_and_nodes_are_found_by_it() 
         node.report(&report).await?;
         nodes.push(node);
     }
+    let why = "version 2026.11.1 of the operating system did not come up, and 2026.10.4 runs again: the apps of document 1.7 were not ready within 300 s: till: Deployment till/till: 0 of 1 replicas are ready: ImagePullBackOff: registry.example/till@sha256:0f343b0931126a20f133d67c2b018a3b5d8e7d0c9a3c1f6b2e4d5a6978c0b1a2";
     let back = Problem::new(
         "os-fell-back",
-        "2026.11.1 did not come up: k3s was not ready within 300 s",
-        "mend the image, and publish it under another version",
+        why,
+        "build another version of the image; this one is not tried again on this box",
     );
     let [.., fallen, _] = nodes.as_mut_slice() else {
         anyhow::bail!("four nodes");
     };
     fallen
-        .tell(
-            EventKind::OsRolledBack,
-            Severity::Alarm,
-            "2026.10.4 runs again",
-            Some(back),
-        )
+        .tell(EventKind::OsRolledBack, Severity::Alarm, why, Some(back))
         .await?;
+    let boot = json!({
+        "number": 41, "id": "7d3c1f0a-58a1-4a1b-9b0e-0f6f2f1c7c55", "startedAt": "2026-11-21T03:12:44Z", "clockTrusted": false,
+        "system": {"version": "2026.10.4", "usr": "0123456789abcdef", "slot": "vda3", "kernel": "6.12.57+deb13-amd64"},
+        "generation": "1.7", "before": {"how": "watchdog"}
+    });
     fallen
-        .tell(EventKind::Booted, Severity::Info, "after the watchdog", None)
+        .tell_with(
+            EventKind::Booted,
+            Severity::Warning,
+            "the machine was started (boot 41, system 2026.10.4); before that: reset by the watchdog",
+            None,
+            boot.as_object().cloned().unwrap_or_default(),
+        )
         .await?;
     let report = {
         let mut report = fallen.healthy(None);
@@ -102,11 +109,17 @@ async fn the_operating_system_of_each_node_is_shown_and_nodes_are_found_by_it() 
                         "Operating system",
                         "2026.10.1",
                         "Not good yet",
-                        "Operating system gone back: 2026.10.4 runs again",
-                        "Machine started: after the watchdog",
+                        "Alarm: Version 2026.11.1 of the operating system did not come up",
+                        "Warning: The machine was started (boot 41, system 2026.10.4); before that: reset by the watchdog",
+                        "vda3",
+                        "6.12.57+deb13-amd64",
+                        "not trusted",
                     ] {
                         browser.until_text("main", words).await?;
                     }
+                    browser
+                        .until_text(".card.system", "not ready within 300 s")
+                        .await?;
                 }
                 browser.screenshot(&format!("{page}-{width}-{shade}")).await?;
                 let (page_width, window) = browser.widths().await?;
