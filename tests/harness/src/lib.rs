@@ -4,11 +4,13 @@
 //! directory, all ended when their handle is dropped. Nothing here stands in for a part of the product.
 
 pub mod hub;
+pub mod images;
 pub mod kubectl;
 pub mod link;
 pub mod mosquitto;
 pub mod node;
 pub mod paths;
+pub mod port;
 pub mod process;
 pub mod site;
 pub mod wait;

@@ -44,21 +44,10 @@ pub struct Appliance {
     pub scale: u64,
 }
 
+pub use holdfast_harness::images::noise;
+
 pub fn key(seed: u8) -> Ed25519KeyPair {
     Ed25519KeyPair::from_seed_unchecked(&[seed; 32]).unwrap()
-}
-
-/// Bytes that are the same for the same seed and repeat nowhere.
-pub fn noise(seed: u64, size: usize) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    (0..size)
-        .map(|_| {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            (state >> 32) as u8
-        })
-        .collect()
 }
 
 /// The smallest PE file with a kernel command line.

@@ -1,58 +1,16 @@
 //! `os` of `release.yaml`, with images as their build leaves them.
 
 use super::*;
-use holdfast_os::{Architecture, Chunk, Manifest, Part, sign};
-use holdfast_protocol::{
-    SchemaVersion,
-    document::Artifact,
-    trust::{Role, TrustPolicy, TrustedKey},
-};
-use ring::signature::{Ed25519KeyPair, KeyPair as _};
+use holdfast_harness::images::{self, key};
+use holdfast_os::Architecture;
+use holdfast_protocol::trust::{Role, TrustPolicy, TrustedKey};
+use ring::signature::KeyPair as _;
 
-fn key(seed: u8) -> Ed25519KeyPair {
-    Ed25519KeyPair::from_seed_unchecked(&[seed; 32]).unwrap()
-}
-
-/// An image whose three parts are one chunk each.
+/// An image whose three parts are small.
 fn image(directory: &Path, version: &str, architecture: Architecture) -> PathBuf {
-    let content = vec![version.len() as u8; 3 * 4096];
-    let part = |number: u64| Part {
-        size: 4096,
-        chunks: vec![Chunk {
-            digest: Digest::of(&content[..4096]),
-            size: 4096,
-            offset: number * 4096,
-            length: 4096,
-        }],
-    };
-    let name = format!("holdfast_{version}_{architecture}");
-    let manifest = Manifest {
-        schema: SchemaVersion::CURRENT,
-        version: version.to_owned(),
-        architecture,
-        usr_hash: "0123456789abcdef".repeat(4),
-        pack: Artifact {
-            digest: Digest::of(&content),
-            size: content.len() as u64,
-            name: format!("{name}.pack"),
-            sources: Vec::new(),
-            extra: Map::new(),
-        },
-        usr: part(0),
-        verity: part(1),
-        uki: part(2),
-    };
-    fs::create_dir_all(directory).unwrap();
-    fs::File::create(directory.join(format!("{name}.pack")))
+    images::build(directory, version, architecture, 8_192, &key(1).unwrap())
         .unwrap()
-        .write_all(&content)
-        .unwrap();
-    let path = directory.join(format!("{name}.manifest.json"));
-    fs::File::create(&path)
-        .unwrap()
-        .write_all(&sign(&manifest, &[&key(1)]).unwrap())
-        .unwrap();
-    path
+        .file
 }
 
 fn release(settings: &str) -> TempDir {
@@ -192,7 +150,7 @@ fn a_pack_that_is_missing_or_another_one_is_refused() {
 fn with_the_builders_keys_given_only_their_images_are_taken() {
     let found = release("os:\n  version: '2'\n  images:\n    amd64: images\n");
     let keys = |seed: u8| {
-        let key = TrustedKey::ed25519(key(seed).public_key().as_ref(), vec![Role::OsImage]);
+        let key = TrustedKey::ed25519(key(seed).unwrap().public_key().as_ref(), vec![Role::OsImage]);
         let trust = TrustPolicy {
             keys: vec![key],
             ..TrustPolicy::default()
