@@ -42,6 +42,8 @@ pub const OS_NO_IMAGE: &str = "os-no-image";
 pub const OS_KEYS_UNREADABLE: &str = "os-keys-unreadable";
 /// The image is for another processor.
 pub const OS_WRONG_ARCHITECTURE: &str = "os-wrong-architecture";
+/// The image that is wanted has the version of one that the box has, and another content.
+pub const OS_SAME_VERSION: &str = "os-same-version";
 /// The image is larger than the slot.
 pub const OS_SLOT_TOO_SMALL: &str = "os-slot-too-small";
 /// The EFI system partition has no room for the kernel image.

@@ -124,7 +124,12 @@ async fn settle(settings: &crate::settings::Settings, verdict: &Verdict) -> Exit
     let other = slots
         .other()
         .filter(|other| record.refusal(other, None).is_none());
-    match gate::decide(verdict, slots.is_on_trial(), &running, &before, other.is_some()) {
+    // A counter alone is no trial: a start that ended in the initrd gives one to a version that was good before.
+    let was_good = before
+        .iter()
+        .any(|boot| boot.system.version.as_ref() == Some(&running) && matches!(boot.verdict(), Some(Ok(()))));
+    let on_trial = slots.is_on_trial() && (record.tries(&running) || !was_good);
+    match gate::decide(verdict, on_trial, &running, &before, other.is_some()) {
         gate::Decision::Stay => Exit::Done,
         gate::Decision::Restart => {
             boots.note_or_log(Note::RebootAsked {

@@ -42,6 +42,16 @@ pub enum Fault {
         /// Version that the manifest names.
         found: String,
     },
+    /// A version that the box has already, with another content.
+    #[error("image {version} is on this box with root hash {own}, and the one that is wanted has {found}")]
+    SameVersion {
+        /// The version.
+        version: String,
+        /// Root hash of what is here.
+        own: String,
+        /// Root hash of what is wanted.
+        found: String,
+    },
     /// The image is larger than the slot.
     #[error("{what} of image {version} has {needed} bytes; the partition has {room}")]
     SlotTooSmall {
@@ -145,6 +155,7 @@ impl Fault {
             Self::Keys { .. } => codes::OS_KEYS_UNREADABLE,
             Self::Architecture { .. } => codes::OS_WRONG_ARCHITECTURE,
             Self::OtherVersion { .. } => holdfast_os::codes::OS_MANIFEST_INVALID,
+            Self::SameVersion { .. } => codes::OS_SAME_VERSION,
             Self::SlotTooSmall { .. } => codes::OS_SLOT_TOO_SMALL,
             Self::EspFull { .. } => codes::OS_ESP_FULL,
             Self::StateFull { .. } => protocol_codes::DISK_FULL,
@@ -164,6 +175,9 @@ impl Fault {
             Self::Keys { .. } => "the image was built without its keys: build it again",
             Self::Architecture { .. } | Self::OtherVersion { .. } => {
                 "push the image again with holdfastctl os push, and publish a release that names it"
+            }
+            Self::SameVersion { .. } => {
+                "give the image that differs a version of its own, push it, and publish a release that names it"
             }
             Self::SlotTooSmall { .. } => {
                 "build a smaller image; the slots of a box have the size they were flashed with"
@@ -205,6 +219,7 @@ impl Fault {
             | Self::Image(_)
             | Self::Architecture { .. }
             | Self::OtherVersion { .. }
+            | Self::SameVersion { .. }
             | Self::SlotTooSmall { .. }
             | Self::EspFull { .. }
             | Self::NoWayBack { .. }

@@ -90,12 +90,20 @@ impl Slots for Machine {
             .map(|other| other.version)
     }
 
+    fn spent(&self) -> Option<String> {
+        super::spent(&self.os.places).unwrap_or_default()
+    }
+
     fn check<'a>(&'a self, os: &'a OsRef) -> BoxFuture<'a, Result<(), Failure>> {
         Box::pin(async {
-            if os.version == self.running.version {
-                return Ok(());
+            if os.version != self.running.version {
+                return self.os.check(&Self::wanted(os)?).await;
             }
-            self.os.check(&Self::wanted(os)?).await
+            match Self::wanted(os) {
+                Ok(wanted) => self.os.check_running(&wanted).await,
+                // It is of no other version that it would have to be fetched for.
+                Err(_) => Ok(()),
+            }
         })
     }
 

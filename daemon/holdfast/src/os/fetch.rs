@@ -4,7 +4,12 @@
 //! written; that frames which lie close together come in one request; that after a cut only what is missing is asked for; and that a place with
 //! damaged chunks is named and passed over.
 
-use super::{error::Fault, off_thread, slots::Frame, stage::Job};
+use super::{
+    error::Fault,
+    off_thread,
+    slots::{Frame, Which},
+    stage::Job,
+};
 use crate::artifacts::ranges::{Place, Refusal, Stream};
 use holdfast_os::OsError;
 use tokio_util::sync::CancellationToken;
@@ -16,6 +21,8 @@ const BATCH: usize = 512 << 10;
 
 /// Frames on their way.
 struct Picker {
+    /// The part that they are for; all parts where absent.
+    only: Option<Which>,
     frames: Vec<Frame>,
     /// The frame that comes next.
     next: usize,
@@ -69,11 +76,12 @@ enum End {
     Refused(Refusal),
 }
 
-/// Fetches until nothing is missing, from one place after the other.
+/// Fetches until nothing is missing, of one part or of all, from one place after the other.
 pub async fn fetch(
     mut job: Job,
     places: &[Result<Place, (String, String)>],
     cancel: &CancellationToken,
+    only: Option<Which>,
 ) -> Result<Job, Fault> {
     let mut told: Vec<(String, Refusal)> = Vec::new();
     for place in places {
@@ -85,19 +93,19 @@ pub async fn fetch(
             }
         };
         loop {
-            let frames = job.slots.missing();
+            let frames = job.slots.missing(only);
             if frames.is_empty() {
                 return Ok(job);
             }
             let before = frames.len();
             let end;
-            (job, end) = from(job, place, frames, cancel).await?;
+            (job, end) = from(job, place, frames, cancel, only).await?;
             match end {
                 End::Done => {}
                 End::Refused(refusal) => {
                     tracing::warn!(source = %place, reason = refusal.reason(), "chunks of the image cannot be had here");
                     // What was cut off in the middle can be asked on.
-                    let moved = job.slots.missing().len() < before;
+                    let moved = job.slots.missing(only).len() < before;
                     if moved && matches!(refusal, Refusal::Unavailable(_)) {
                         continue;
                     }
@@ -107,7 +115,7 @@ pub async fn fetch(
             }
         }
     }
-    if job.slots.missing().is_empty() {
+    if job.slots.missing(only).is_empty() {
         return Ok(job);
     }
     let version = job.version().to_owned();
@@ -131,8 +139,10 @@ async fn from(
     place: &Place,
     frames: Vec<Frame>,
     cancel: &CancellationToken,
+    only: Option<Which>,
 ) -> Result<(Job, End), Fault> {
     let mut picker = Picker {
+        only,
         frames,
         next: 0,
         begun: Vec::new(),
@@ -196,12 +206,12 @@ async fn stopped(job: Job, mut picker: Picker, refusal: Refusal) -> Result<(Job,
 
 /// Writes what is whole; says which chunk is damaged, where one is.
 async fn write(mut job: Job, picker: &mut Picker) -> Result<(Job, Option<Refusal>), Fault> {
-    let frames = std::mem::take(&mut picker.whole);
+    let (frames, only) = (std::mem::take(&mut picker.whole), picker.only);
     picker.waiting = 0;
     off_thread(move || {
         let mut damaged = None;
         for (frame, bytes) in frames {
-            match job.slots.put_frame(frame, &bytes) {
+            match job.slots.put_frame(frame, &bytes, only) {
                 Ok(()) => {}
                 Err(Fault::Image(error @ OsError::Damaged { .. })) => {
                     damaged = Some(Refusal::Wrong(error.to_string()));

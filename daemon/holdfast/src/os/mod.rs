@@ -34,7 +34,7 @@ pub use running::{Places, RunningImage};
 use crate::{artifacts::Fetcher, settings::Settings};
 use efi::{Directory, State, Tries};
 use holdfast_core::failure::Failure;
-use holdfast_os::{Architecture, SignedManifest};
+use holdfast_os::{Architecture, Manifest, SignedManifest};
 use holdfast_protocol::{Digest, document::Artifact};
 use layout::Layout;
 use std::{path::PathBuf, sync::Arc};
@@ -147,6 +147,19 @@ impl Os {
         blocking(move || os.admit(&wanted).map(|_| ())).await
     }
 
+    /// Whether what a document wants under the version that runs is what runs. A manifest that cannot be read or that nobody here trusts says nothing:
+    /// nothing is to be written of it.
+    pub async fn check_running(&self, wanted: &Wanted) -> Result<(), Failure> {
+        let (os, wanted) = (self.clone(), wanted.clone());
+        blocking(move || {
+            let (Ok(Some(image)), Ok(signed)) = (os.places.image(), os.signed(&wanted)) else {
+                return Ok(());
+            };
+            same(&image.version, &image.usr_hash, &signed.manifest)
+        })
+        .await
+    }
+
     /// Has the image whole in the slot that does not run. What is there already is not fetched again, and where all is there this is how to get
     /// its [`Staged`]. Dropping this is cancelling it.
     pub async fn stage(&self, wanted: &Wanted, cancel: CancellationToken) -> Result<Staged, Failure> {
@@ -194,14 +207,17 @@ impl Os {
             .ok_or_else(|| Fault::Internal("this process fetches nothing".into()))
     }
 
+    /// The manifest that is wanted, signed by who may.
+    fn signed(&self, wanted: &Wanted) -> Result<SignedManifest, Fault> {
+        let envelope = self.fetcher()?.blobs.read(wanted.manifest.digest)?;
+        Ok(SignedManifest::verify(&envelope, &self.places.keys()?)?)
+    }
+
     /// All that must hold before anything is written.
     fn admit(&self, wanted: &Wanted) -> Result<Admitted, Fault> {
         let places = &self.places;
         let (image, layout) = running_layout(places)?;
-        let signed = SignedManifest::verify(
-            &self.fetcher()?.blobs.read(wanted.manifest.digest)?,
-            &places.keys()?,
-        )?;
+        let signed = self.signed(wanted)?;
         let manifest = &signed.manifest;
         let version = || manifest.version.clone();
         if manifest.version != wanted.version {
@@ -218,6 +234,14 @@ impl Os {
                 own: own.to_string(),
             });
         }
+        same(&image.version, &image.usr_hash, manifest)?;
+        let kernels = Directory::of(&places.esp);
+        // What was tried and did not come up may be built anew under its version.
+        if let Ok(other) = bootable_other(&layout, &kernels)
+            && let Some(hash) = efi::inspect(&other).ok().and_then(|image| image.usr_hash)
+        {
+            same(&other.version, &hash, manifest)?;
+        }
         for (what, needed, room) in [
             ("the file system", manifest.usr.size, layout.other.data.size),
             ("the hash tree", manifest.verity.size, layout.other.hash.size),
@@ -231,7 +255,6 @@ impl Os {
                 });
             }
         }
-        let kernels = Directory::of(&places.esp);
         let (needed, room) = (manifest.uki.size + efi::SLACK, kernels.room(&image.version)?);
         if needed > room {
             return Err(Fault::EspFull {
@@ -263,6 +286,18 @@ struct Admitted {
     image: RunningImage,
     layout: Layout,
     kernels: Directory,
+}
+
+/// Refuses a manifest of this version whose root hash is another one: records, labels and people know images by their versions.
+fn same(version: &str, usr_hash: &str, manifest: &Manifest) -> Result<(), Fault> {
+    if manifest.version != version || manifest.usr_hash.eq_ignore_ascii_case(usr_hash) {
+        return Ok(());
+    }
+    Err(Fault::SameVersion {
+        version: version.to_owned(),
+        own: usr_hash.to_owned(),
+        found: manifest.usr_hash.clone(),
+    })
 }
 
 fn architecture() -> Result<Architecture, Fault> {
@@ -300,6 +335,16 @@ fn booted(places: &Places) -> Result<Option<Booted>, Fault> {
         version: image.version,
         usr_hash: image.usr_hash,
     }))
+}
+
+/// The version that is not the running one and has no try left.
+fn spent(places: &Places) -> Result<Option<String>, Fault> {
+    let running = places.image()?.map(|image| image.version);
+    let kernels = Directory::of(&places.esp).list()?;
+    let spent = kernels
+        .into_iter()
+        .find(|uki| uki.is_exhausted() && Some(&uki.version) != running.as_ref());
+    Ok(spent.map(|uki| uki.version))
 }
 
 /// The kernel image of the other slot, where both are whole and belong together; else why not.

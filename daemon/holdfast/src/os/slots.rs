@@ -157,12 +157,12 @@ impl Slots {
         Ok(())
     }
 
-    /// The frames of all chunks that are missing, each once, in the order of the pack.
-    pub fn missing(&self) -> Vec<Frame> {
+    /// The frames of all chunks that are missing, of one part or of all, each once, in the order of the pack.
+    pub fn missing(&self, only: Option<Which>) -> Vec<Frame> {
         let mut frames: Vec<_> = self
             .spots
             .iter()
-            .filter(|spot| !spot.done)
+            .filter(|spot| !spot.done && only.is_none_or(|which| which == spot.part))
             .map(|spot| Frame {
                 chunk: *self.chunk(*spot),
             })
@@ -172,11 +172,11 @@ impl Slots {
         frames
     }
 
-    /// Opens a frame and puts its chunk into its places.
-    pub fn put_frame(&mut self, frame: Frame, bytes: &[u8]) -> Result<(), Fault> {
+    /// Opens a frame and puts its chunk into its places, in one part or in all.
+    pub fn put_frame(&mut self, frame: Frame, bytes: &[u8], only: Option<Which>) -> Result<(), Fault> {
         self.go_on()?;
         let content = frame.chunk.open(bytes, &mut self.decoder)?;
-        self.put(frame.chunk.digest, &content, None)
+        self.put(frame.chunk.digest, &content, only)
     }
 
     fn put(&mut self, digest: Digest, content: &[u8], only: Option<Which>) -> Result<(), Fault> {

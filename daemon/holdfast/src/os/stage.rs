@@ -1,8 +1,9 @@
 //! Has an image whole in the slot that does not run.
 //!
-//! In: an admitted manifest. Out: the slot, filled, read back, and named. What the slot held is nobody's from before the first byte is written
-//! until all is read back, and its kernel image is gone before: no half-written slot is ever booted. All of it can be cut at any point and is
-//! begun anew; what is in its place already is found there.
+//! In: an admitted manifest. Out: the slot, filled, read back, and named. First the kernel image comes to the state partition, which differs for
+//! every image: only a pack that can be had, and is what the manifest says, costs the box what the slot held. That is nobody's from before the
+//! first byte is written until all is read back, and its kernel image is gone before: no half-written slot is ever booted. All of it can be cut at
+//! any point and is begun anew; what is in its place already is found there.
 
 use super::{
     Admitted, Os, StageProgress, Staged, Wanted,
@@ -44,6 +45,11 @@ impl Job {
             *shown = now;
             is_new
         });
+    }
+
+    /// Whether the slot holds all that it should.
+    fn is_filled(&self) -> bool {
+        self.slots.is_done(Which::Usr) && self.slots.is_done(Which::Verity)
     }
 
     /// Version of the image.
@@ -88,7 +94,12 @@ pub async fn stage(os: &Os, wanted: &Wanted, cancel: &CancellationToken) -> Resu
     let sources = os
         .fetcher()?
         .places(&pack, wanted.max_bytes_per_second.unwrap_or(0));
-    let job = fetch::fetch(job, &sources, &cancel).await?;
+    let mut job = job;
+    if !job.is_filled() {
+        job = fetch::fetch(job, &sources, &cancel, Some(Which::Uki)).await?;
+        job = off_thread(move || take_slot(job)).await?;
+    }
+    let job = fetch::fetch(job, &sources, &cancel, None).await?;
     off_thread(move || finish(job)).await
 }
 
@@ -99,7 +110,7 @@ fn prepare(
     cancel: CancellationToken,
     writing: OwnedMutexGuard<()>,
 ) -> Result<Job, Fault> {
-    let mut admitted = os.admit(wanted)?;
+    let admitted = os.admit(wanted)?;
     let manifest = admitted.signed.manifest.clone();
     let state = &os.places.state;
     create_private_directory(state)?;
@@ -120,24 +131,11 @@ fn prepare(
     ];
     let mut slots = Slots::new(manifest, targets, cancel);
     slots.scan()?;
-    // Kernel images are read before the slot is made nobody's, which takes one of them away.
+    // Here one of them is still there that is taken away when the slot is made nobody's.
     if !slots.is_done(Which::Uki) {
         for kernel in admitted.kernels.list()? {
             let file = File::open(&kernel.path).map_err(Fault::at(&kernel.path))?;
             slots.reuse(file, Some(Which::Uki))?;
-        }
-    }
-    let is_filled = slots.is_done(Which::Usr) && slots.is_done(Which::Verity);
-    if !is_filled {
-        disown(&mut admitted)?;
-        let disk = File::open(admitted.layout.disk()).map_err(Fault::at(admitted.layout.disk()))?;
-        for partition in [&admitted.layout.own.data, &admitted.layout.own.hash] {
-            let stretch = Stretch {
-                file: &disk,
-                at: partition.offset,
-                left: partition.size,
-            };
-            slots.reuse(stretch, None)?;
         }
     }
     let job = Job {
@@ -148,6 +146,26 @@ fn prepare(
         fetched: 0,
         _writing: writing,
     };
+    job.show();
+    Ok(job)
+}
+
+/// Makes the slot nobody's, and puts into it what the box has.
+fn take_slot(mut job: Job) -> Result<Job, Fault> {
+    disown(&mut job.admitted)?;
+    let layout = &job.admitted.layout;
+    let disk = File::open(layout.disk()).map_err(Fault::at(layout.disk()))?;
+    for partition in [&layout.own.data, &layout.own.hash] {
+        let stretch = Stretch {
+            file: &disk,
+            at: partition.offset,
+            left: partition.size,
+        };
+        job.slots.reuse(stretch, None)?;
+    }
+    // The kernel is in the file system too.
+    let uki = File::open(&job.uki).map_err(Fault::at(&job.uki))?;
+    job.slots.reuse(uki, None)?;
     job.show();
     Ok(job)
 }

@@ -117,7 +117,19 @@ async fn an_older_version_can_be_wanted_and_costs_nothing_where_it_is_whole() ->
 async fn a_third_version_takes_the_slot_of_the_first_and_its_kernel_first() -> Result<()> {
     let (one, two, three) = (Image::new("1", 1)?, Image::new("2", 1)?, Image::new("3", 1)?);
     let (appliance, os) = updated(&one, &two).await?;
-    let server = appliance.server(&three, &[Manner::Status(503)]).await?;
+    // Nobody has it, or has something else: until its kernel image is here, the way back stays.
+    let disk = appliance.disk_digest()?;
+    for manner in [Manner::Status(503), Manner::Lies] {
+        let server = appliance.server(&three, &[manner]).await?;
+        let wanted = three.wanted(&appliance, &[&server])?;
+        os.stage(&wanted, CancellationToken::new()).await.unwrap_err();
+        assert_eq!(appliance.kernels()?, ["holdfast_1.efi", "holdfast_2.efi"]);
+        assert_eq!(appliance.disk_digest()?, disk);
+        assert_eq!(os.booted().await.unwrap().unwrap().other.unwrap().version, "1");
+    }
+
+    let manners = [Manner::Good, Manner::Good, Manner::Status(503)];
+    let server = appliance.server(&three, &manners).await?;
     let wanted = three.wanted(&appliance, &[&server])?;
     assert!(
         os.stage(&wanted, CancellationToken::new())

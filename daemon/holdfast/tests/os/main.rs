@@ -3,6 +3,7 @@
 
 mod appliance;
 mod back;
+mod counted;
 mod killed;
 mod memory;
 mod refused;

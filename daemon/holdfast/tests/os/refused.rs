@@ -74,6 +74,43 @@ async fn nothing_is_written_for_an_image_that_cannot_work() -> Result<()> {
     .await
 }
 
+#[tokio::test]
+async fn an_image_of_a_version_that_is_here_already_must_be_the_same() -> Result<()> {
+    let (one, two) = (Image::new("1", 1)?, Image::new("2", 1)?);
+    let appliance = Appliance::running(&one)?;
+    let rebuilt = |image: &Image| -> Result<Wanted> {
+        let mut manifest = image.manifest.clone();
+        manifest.usr_hash = Image::new("9", 1)?.usr_hash;
+        appliance.wanted(&image.version, &sign(&manifest, &[&key(1)])?)
+    };
+    // The version that runs.
+    is_refused(&appliance, &rebuilt(&one)?, codes::OS_SAME_VERSION).await?;
+    let os = appliance.os()?;
+    let failure = os.check_running(&rebuilt(&one)?).await.unwrap_err();
+    assert_eq!(failure.problem.code, codes::OS_SAME_VERSION);
+    os.check_running(&one.wanted(&appliance, &[])?).await.unwrap();
+
+    // The version in the other slot, for as long as it may be gone back to.
+    let server = appliance.server(&two, &[crate::support::Manner::Good]).await?;
+    let staged = os
+        .stage(&two.wanted(&appliance, &[&server])?, CancellationToken::new())
+        .await
+        .unwrap();
+    os.install(&staged).await.unwrap();
+    let other = rebuilt(&two)?;
+    let failure = os.check(&other).await.unwrap_err();
+    assert_eq!(
+        failure.problem.code,
+        codes::OS_SAME_VERSION,
+        "{}",
+        failure.problem
+    );
+    let kernel = |name: &str| appliance.esp().join("EFI/Linux").join(name);
+    fs::rename(kernel("holdfast_2+3.efi"), kernel("holdfast_2+0-3.efi"))?;
+    os.check(&other).await.unwrap();
+    Ok(())
+}
+
 /// A file system of its own, taken away at the end.
 struct Mount<'a>(&'a std::path::Path);
 

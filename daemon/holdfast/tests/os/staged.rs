@@ -197,7 +197,7 @@ async fn a_cancelled_fetch_stops_and_goes_on_later() -> Result<()> {
     let (one, two) = (Image::new("1", 1)?, Image::new("2", 1)?);
     let appliance = Appliance::running(&one)?;
     let server = appliance
-        .server(&two, &[Manner::Stalls(60_000), Manner::Good])
+        .server(&two, &[Manner::Stalls(6_000), Manner::Good])
         .await?;
     let os = appliance.os()?;
     let wanted = two.wanted(&appliance, &[&server])?;

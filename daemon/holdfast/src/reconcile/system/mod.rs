@@ -30,7 +30,7 @@ use holdfast_core::{
     reconcile::{DocumentRef, OsRef},
 };
 use holdfast_protocol::{
-    Generation, Problem,
+    Digest, Generation, Problem,
     event::{EventKind, Severity},
     report::OsStatus,
 };
@@ -112,7 +112,8 @@ impl System {
         let boot = &self.parts.boots.boot().0;
         let outcome = self.record().outcome(self.version(), boot);
         match outcome {
-            Outcome::None | Outcome::NotYet => {}
+            Outcome::None => self.left(),
+            Outcome::NotYet => {}
             Outcome::Runs if self.parts.slots.is_on_trial() => {
                 // Should it fall back, this start is the proof that the boot loader knew of it.
                 let armed = self.write_down(|record| {
@@ -164,26 +165,43 @@ impl System {
             }
         }
         failpoint::reach("os-fell-back");
+        self.give_up(&trial.version, Some(trial.manifest), Some(trial.generation));
+    }
+
+    /// The boot loader left a version that was good before, and whose starts came to nothing one after the other.
+    fn left(&self) {
+        let Some(version) = self.parts.slots.spent() else {
+            return;
+        };
+        let known = {
+            let record = self.record();
+            record.returning.is_some() || record.refusal(&version, None).is_some()
+        };
+        if !known {
+            self.give_up(&version, None, None);
+        }
+    }
+
+    fn give_up(&self, version: &str, manifest: Option<Digest>, generation: Option<Generation>) {
         let problem = Problem::new(
             codes::OS_FELL_BACK,
             format!(
-                "version {} of the operating system did not come up, and {} runs again: {}",
-                trial.version,
+                "version {version} of the operating system did not come up, and {} runs again: {}",
                 self.version(),
-                self.why(&trial.version)
+                self.why(version)
             ),
             "build another version of the image; this one is not tried again on this box",
         );
         let bad = Bad {
-            version: trial.version.clone(),
-            manifest: Some(trial.manifest),
+            version: version.to_owned(),
+            manifest,
             problem: problem.clone(),
             at: self.parts.recorder.floor.now(),
         };
         self.tell_unwritten(self.write_down(|record| record.give_up(bad)));
         self.parts.boots.note_or_log(Note::Os {
             step: OsStep::FellBack,
-            version: trial.version,
+            version: version.to_owned(),
             detail: problem.message.clone(),
         });
         // What the disk does not take is in the log and in the conditions already.
@@ -191,7 +209,7 @@ impl System {
             kind: EventKind::OsRolledBack,
             severity: Severity::Alarm,
             message: problem.message.clone(),
-            generation: Some(trial.generation),
+            generation,
             problem: Some(problem),
         });
     }

@@ -123,6 +123,12 @@ impl Record {
         }
     }
 
+    /// Whether this version is being tried, there or back.
+    pub fn tries(&self, version: &str) -> bool {
+        self.trial.as_ref().is_some_and(|trial| trial.version == version)
+            || (self.returning.as_ref()).is_some_and(|returning| returning.version == version)
+    }
+
     /// The version that a document of this generation ran on, where another one was switched to since.
     pub fn before(&self, generation: Generation) -> Option<&str> {
         self.switches

@@ -24,6 +24,9 @@ pub trait Slots: Send + Sync {
     /// The version that is whole in the other slot and has an entry of the boot loader or can be given one.
     fn other(&self) -> Option<String>;
 
+    /// The version in the other slot that was started until no try was left, where there is one.
+    fn spent(&self) -> Option<String>;
+
     /// Whether the image can be had on this box. Changes nothing.
     fn check<'a>(&'a self, os: &'a OsRef) -> BoxFuture<'a, Result<(), Failure>>;
 
