@@ -77,6 +77,9 @@ impl Daemon {
         identity::prepare_state_dir(&settings.state_dir).map_err(|error| Problem::from(&error))?;
         let lock = StateLock::acquire(&settings.state_dir).map_err(|error| error.problem())?;
         carry_out_reset(&settings, &lock)?;
+        if let Err(error) = reset::reserve(&settings.state_dir) {
+            tracing::warn!(%error, "there is no room for the order of a factory reset");
+        }
         let directory = settings.identity_dir();
         let floor = TimeFloor::open(&directory).map_err(|error| Problem::from(&error))?;
         heed_clock(&settings, &floor);
@@ -99,7 +102,7 @@ impl Daemon {
         let (store, quarantined) = Store::open_or_quarantine(&settings.state_dir, options, floor.now())
             .map_err(|error| error.problem())?;
         if let Some(quarantined) = quarantined {
-            tracing::error!(path = %quarantined.path.display(), "the store was damaged and set aside: {}", quarantined.detail);
+            tracing::error!(path = %quarantined.path.display(), "the store was set aside: {}", quarantined.detail);
         }
         // A disk that takes no note is named in the log and keeps nothing from starting.
         BootLog::new(&settings.state_dir).note_or_log(Note::Daemon {

@@ -19,6 +19,7 @@ use holdfast_protocol::{
     Digest, NodeId, Problem, codes as shared,
     document::{BlobRef, DesiredState, ManifestSource},
     envelope::Envelope,
+    report::OsStatus,
 };
 use holdfast_release::directory::{Options, document as document_of, load};
 use holdfast_store::{Blobs, Options as StoreOptions, StateLock, Store};
@@ -88,12 +89,8 @@ pub(super) async fn run(arguments: PlanArguments, common: &Common) -> Done {
         let status = status
             .ok()
             .and_then(|status| serde_json::from_slice(&status).ok());
-        let running = status
-            .and_then(|status: LocalStatus| status.report?.os)
-            .map(|os| os.version);
-        foresight
-            .notes
-            .insert(0, os_note(&wanted.version, running.as_deref()));
+        let os = status.and_then(|status: LocalStatus| status.report?.os);
+        foresight.notes.insert(0, os_note(&wanted.version, os.as_ref()));
     }
     show(common.output, &foresight, text)?;
     Ok(if foresight.refused.is_empty() {
@@ -104,14 +101,27 @@ pub(super) async fn run(arguments: PlanArguments, common: &Common) -> Done {
 }
 
 /// What becomes of the operating system.
-fn os_note(wanted: &str, running: Option<&str>) -> String {
-    match running {
-        Some(running) if running == wanted => format!("the operating system stays {wanted}"),
-        Some(running) => format!(
+fn os_note(wanted: &str, os: Option<&OsStatus>) -> String {
+    let Some(os) = os else {
+        return format!("the operating system is to be {wanted}; nobody here says which one runs");
+    };
+    let running = &os.version;
+    let what = if running == wanted {
+        format!("the operating system stays {wanted}")
+    } else if os.bad.iter().any(|bad| bad == wanted) {
+        format!(
+            "the operating system stays {running}: {wanted} did not come up on this box, and is refused unless its image is another one"
+        )
+    } else if os.other.as_deref() == Some(wanted) {
+        format!(
+            "the operating system goes from {running} to {wanted}, which is in the other slot: the box restarts into it"
+        )
+    } else {
+        format!(
             "the operating system goes from {running} to {wanted}: it is written beside the one that runs, and the box restarts into it"
-        ),
-        None => format!("the operating system is to be {wanted}; nobody here says which one runs"),
-    }
+        )
+    };
+    format!("{what} (now {})", render::os_slots(os))
 }
 
 fn nobody(error: &io::Error) -> bool {
@@ -249,8 +259,19 @@ mod tests {
 
     #[test]
     fn a_change_of_the_operating_system_is_part_of_the_plan() {
-        assert_eq!(os_note("2", Some("2")), "the operating system stays 2");
-        assert!(os_note("2", Some("1")).contains("from 1 to 2"));
+        let os = |other: &str, bad: &str| OsStatus {
+            version: "1".into(),
+            slot: "a".into(),
+            good: true,
+            other: Some(other.into()),
+            bad: vec![bad.into()],
+        };
+        let note = |wanted: &str| os_note(wanted, Some(&os("2", "3")));
+        assert!(note("1").contains("stays 1 (now version 1 from slot a, good; version 2 in the other slot"));
+        assert!(note("2").contains("from 1 to 2, which is in the other slot"));
+        assert!(note("3").contains("stays 1: 3 did not come up on this box"));
+        assert!(note("4").contains("from 1 to 4: it is written"));
+        assert!(note("4").contains("not tried again: 3"));
         assert!(os_note("2", None).contains("is to be 2"));
     }
 }

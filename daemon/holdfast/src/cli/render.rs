@@ -11,7 +11,7 @@ use holdfast_core::{
 };
 use holdfast_protocol::{
     Generation, Problem,
-    report::{FlashFacts, FlashRate, Health, Phase, StatusReport},
+    report::{FlashFacts, FlashRate, Health, OsStatus, Phase, StatusReport},
 };
 use holdfast_store::HistoryEntry;
 use jiff::{SignedDuration, Timestamp};
@@ -176,6 +176,9 @@ fn whole(text: &mut Text, report: &StatusReport, details: &NodeDetails) {
     if let Some(cause) = &kubernetes.cause {
         text.problem(cause);
     }
+    if let Some(os) = &report.os {
+        text.field("os", os_slots(os));
+    }
     if !report.clock_trusted {
         text.field("clock", "behind the hub's signed time; the hub's time is used");
     }
@@ -186,6 +189,26 @@ fn whole(text: &mut Text, report: &StatusReport, details: &NodeDetails) {
         text.field("condition", format_args!("since {}", time(condition.since)));
         text.problem(&condition.problem);
     }
+}
+
+/// The operating system in a line: `version 2 from slot b, good; version 1 in the other slot; no good: 3`.
+pub(crate) fn os_slots(os: &OsStatus) -> String {
+    let judged = if os.good { "good" } else { "not found good yet" };
+    let mut line = format!("version {} from slot {}, {judged}; ", os.version, os.slot);
+    match &os.other {
+        Some(other) => {
+            let _ = write!(line, "version {other} in the other slot");
+        }
+        None => line.push_str("nothing to start in the other slot"),
+    }
+    if !os.bad.is_empty() {
+        let _ = write!(
+            line,
+            "; did not come up and not tried again: {}",
+            os.bad.join(", ")
+        );
+    }
+    line
 }
 
 /// The phase in a line: `applying 412 of 1,000 objects, 7 min left; else back to 1.41`.

@@ -22,12 +22,17 @@ use holdfast_store::{StateLock, StoreError, fs as store_fs};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::{
-    fs, io,
+    fs,
+    io::{self, Write as _},
     path::{Path, PathBuf},
 };
 
 /// Name of the order in the state directory.
 pub const FILE: &str = "factory-reset.json";
+/// Name of the file that keeps room for it.
+const ROOM: &str = ".room-for-factory-reset";
+/// More than any order has, in bytes.
+const ROOM_BYTES: usize = 1024;
 /// Where the kubelet of k3s keeps volumes of pods.
 const KUBELET: &str = "/var/lib/kubelet";
 /// Where k3s is, and with it the password of its node.
@@ -56,11 +61,38 @@ pub enum Outcome {
     Done(Vec<String>),
 }
 
+/// Has room for an order, so that it can be left on a full disk too. Writes once in the life of a box.
+pub fn reserve(state_dir: &Path) -> Result<(), StoreError> {
+    let path = state_dir.join(ROOM);
+    if path.exists() {
+        return Ok(());
+    }
+    store_fs::write_atomic(&path, &[b' '; ROOM_BYTES], store_fs::PRIVATE_FILE)
+}
+
 /// Leaves an order. It is on the disk when this returns.
 pub fn order(state_dir: &Path, order: &Order) -> Result<(), StoreError> {
     // A struct of a flag and two texts always serialises.
     let json = serde_json::to_vec(order).unwrap_or_default();
-    store_fs::write_atomic(&state_dir.join(FILE), &json, store_fs::PRIVATE_FILE)
+    match store_fs::write_atomic(&state_dir.join(FILE), &json, store_fs::PRIVATE_FILE) {
+        Err(full @ StoreError::DiskFull { .. }) => in_reserve(state_dir, &json).map_err(|_| full),
+        written => written,
+    }
+}
+
+/// Writes into the blocks that are there, and gives them the order's name: neither needs room.
+fn in_reserve(state_dir: &Path, json: &[u8]) -> io::Result<()> {
+    let path = state_dir.join(ROOM);
+    let mut content = [b' '; ROOM_BYTES];
+    content
+        .get_mut(..json.len())
+        .ok_or(io::ErrorKind::StorageFull)?
+        .copy_from_slice(json);
+    let mut file = fs::OpenOptions::new().write(true).open(&path)?;
+    file.write_all(&content)?;
+    file.sync_all()?;
+    fs::rename(&path, state_dir.join(FILE))?;
+    fs::File::open(state_dir)?.sync_all()
 }
 
 /// The order that was left.
@@ -142,6 +174,10 @@ pub fn carry_out(
 }
 
 fn erase_keys(identity: &Path) -> Result<(), Problem> {
+    // Behind a link are files that nobody said were keys of this box; the link goes with all else.
+    if fs::symlink_metadata(identity).is_ok_and(|facts| facts.is_symlink()) {
+        return Ok(());
+    }
     let entries = match fs::read_dir(identity) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),

@@ -211,3 +211,52 @@ fn a_daemon_carries_out_what_no_unit_did_and_waits_for_a_token() {
         assert!(!node.path(gone).exists(), "{gone}");
     }
 }
+
+#[test]
+fn a_reset_can_be_ordered_on_a_full_disk() {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("needs root to mount a small file system");
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let mount = |arguments: &[&str]| {
+        let mut command = std::process::Command::new(arguments[0]);
+        command.args(&arguments[1..]).arg(directory.path());
+        assert!(command.status().unwrap().success());
+    };
+    mount(&["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs"]);
+    let ordered = std::panic::catch_unwind(|| {
+        let state = directory.path();
+        reset::reserve(state).unwrap();
+        // Until nothing more goes in.
+        let mut filler = fs::File::create(state.join("filler")).unwrap();
+        while std::io::Write::write_all(&mut filler, &[1; 4096]).is_ok() {}
+        assert!(holdfast_store::fs::write_atomic(&state.join("other"), b"x", 0o600).is_err());
+        let order = Order {
+            keep_identity: true,
+            ordered_at: "2026-01-01T00:00:00Z".parse().unwrap(),
+            boot: BootId("the boot before".into()),
+        };
+        reset::order(state, &order).unwrap();
+        assert_eq!(reset::ordered(state).unwrap(), Some(order));
+    });
+    mount(&["umount", "-l"]);
+    ordered.unwrap();
+}
+
+#[test]
+fn keys_behind_a_link_in_the_place_of_the_identity_are_not_erased() {
+    let node = full();
+    fs::rename(node.path("state/identity"), node.path("of-another")).unwrap();
+    std::os::unix::fs::symlink(node.path("of-another"), node.path("state/identity")).unwrap();
+    order_earlier(&node, false);
+    let arguments = carry_out(&node);
+    let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+    let done = run(&node, &arguments);
+    assert!(done.status.success(), "{done:?}");
+    assert_eq!(
+        fs::read_to_string(node.path("of-another/device.key")).unwrap(),
+        SECRET
+    );
+    assert!(fs::symlink_metadata(node.path("state/identity")).is_err());
+}
