@@ -6,7 +6,7 @@
 mod engine_support;
 
 use anyhow::{Context as _, Result, ensure};
-use engine_support::{app, broker::Hub, cluster::free_port, config_map, deployment, node::Node};
+use engine_support::{app, broker::Hub, config_map, deployment, node::Node};
 use holdfast::kubernetes::{address, k3s_config::NodeAddress};
 use holdfast_harness::{Kubectl, paths};
 use holdfast_protocol::report::Health;
@@ -132,7 +132,7 @@ async fn starts_without_a_route() -> Result<()> {
     kubernetes.binary = paths::k3s()?.display().to_string();
     kubernetes.data_dir = data.join("data");
     kubernetes.kubeconfig = data.join("k3s.yaml");
-    kubernetes.https_port = free_port()?;
+    kubernetes.https_port = holdfast_harness::port::reserve()?;
     kubernetes.log_file = Some(data.join("log"));
     kubernetes.restart_min = Duration::from_millis(100);
     kubernetes.secrets_dir = data.join("secrets");

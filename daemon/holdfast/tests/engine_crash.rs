@@ -14,7 +14,7 @@ use holdfast_harness::wait;
 use holdfast_protocol::event::{Event, EventKind};
 use holdfast_store::{Blobs, Options, Store};
 use serde_json::{Value, json};
-use std::{collections::BTreeSet, os::unix::process::ExitStatusExt as _, time::Duration};
+use std::{collections::BTreeSet, os::unix::process::ExitStatusExt as _};
 
 /// Where the process ends, and what must have become of the second document when all is over.
 #[derive(Clone, Copy, PartialEq)]
@@ -94,7 +94,7 @@ async fn resumes_after(failpoint: &str, hub: &Hub) -> Result<()> {
         _ => ("1.2", "committed"),
     };
     daemon.until(running, phase).await?;
-    process.stop(Duration::from_secs(20)).await?;
+    process.stop(PATIENCE).await?;
     let is_there = async |object: &str| anyhow::Ok(node.object(&name, "configmap", object).await?.is_some());
     let went_back = way == Way::Back;
     ensure!(
@@ -165,7 +165,7 @@ async fn stays_failed(daemon: &Daemon<'_>, hub: &Hub, failpoint: &str) -> Result
     ensure!(status.signal() == Some(6), "it ended with {status}");
     let mut process = daemon.start(None)?;
     daemon.until_phase("failed").await?;
-    process.stop(Duration::from_secs(20)).await?;
+    process.stop(PATIENCE).await?;
     once_each(&Store::open(&node.settings.state_dir, Options::default())?)
 }
 

@@ -6,7 +6,7 @@
 mod engine_support;
 
 use anyhow::{Context as _, Result, ensure};
-use engine_support::{PATIENCE, app, broker::Hub, cluster::free_port, config_map, namespace, node::Node};
+use engine_support::{PATIENCE, app, broker::Hub, config_map, namespace, node::Node};
 use holdfast::{
     codes,
     kubernetes::{care::snapshot_directory, datastore::Snapshots},
@@ -63,7 +63,7 @@ impl Machine {
         kubernetes.binary = paths::k3s()?.display().to_string();
         kubernetes.data_dir = data.join("data");
         kubernetes.kubeconfig = data.join("k3s.yaml");
-        kubernetes.https_port = free_port()?;
+        kubernetes.https_port = holdfast_harness::port::reserve()?;
         kubernetes.log_file = Some(data.join("log"));
         kubernetes.restart_min = Duration::from_millis(100);
         kubernetes.datastore = datastore.into();

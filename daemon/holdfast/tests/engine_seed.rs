@@ -8,7 +8,7 @@ mod engine_support;
 
 use anyhow::{Context as _, Result, bail};
 use common::hub::{Deed, TestHub};
-use engine_support::{PATIENCE, app, cluster::free_port, config_map, k3s::EndsWithTest};
+use engine_support::{PATIENCE, app, config_map, k3s::EndsWithTest};
 use holdfast::{
     codes,
     daemon::{Daemon, Running},
@@ -66,7 +66,7 @@ impl Flashed {
         kubernetes.binary = paths::k3s()?.display().to_string();
         kubernetes.data_dir = data.join("data");
         kubernetes.kubeconfig = data.join("k3s.yaml");
-        kubernetes.https_port = free_port()?;
+        kubernetes.https_port = holdfast_harness::port::reserve()?;
         kubernetes.log_file = Some(data.join("log"));
         kubernetes.restart_min = Duration::from_millis(100);
         let kubectl = Kubectl {

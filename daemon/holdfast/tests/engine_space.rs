@@ -6,7 +6,7 @@
 mod engine_support;
 
 use anyhow::{Context as _, Result, ensure};
-use engine_support::{PATIENCE, app, broker::Hub, cluster::free_port, config_map, namespace, node::Node};
+use engine_support::{PATIENCE, app, broker::Hub, config_map, namespace, node::Node};
 use holdfast::{codes, settings::ByteSize};
 use holdfast_harness::{Kubectl, paths, wait};
 use holdfast_protocol::{codes as protocol_codes, report::Health};
@@ -171,7 +171,7 @@ async fn supervised(hub: &Hub, name: &str) -> Result<Node> {
     kubernetes.binary = paths::k3s()?.display().to_string();
     kubernetes.data_dir = data.join("data");
     kubernetes.kubeconfig = data.join("k3s.yaml");
-    kubernetes.https_port = free_port()?;
+    kubernetes.https_port = holdfast_harness::port::reserve()?;
     kubernetes.log_file = Some(data.join("log"));
     kubernetes.cni_state_dir = data.join("cni");
     node.kubectl = Kubectl {

@@ -21,7 +21,7 @@ use holdfast_protocol::{
 };
 use nix::sys::signal::{Signal, kill};
 use serde_json::{Value, json};
-use std::{fs, time::Duration};
+use std::fs;
 
 const OLD: &str = "v1.36.3+k3s1";
 const NEW: &str = "v1.37.0+k3s1";
@@ -316,7 +316,7 @@ async fn reboot(node: &mut Node) -> Result<()> {
     let kubernetes = process(node)?;
     kill(kubernetes, Signal::SIGKILL)?;
     // It is this process's child, so nothing but its end is left of it; until then it could still be adopted, which no reboot allows.
-    wait::until("Kubernetes has ended", Duration::from_secs(30), async || {
+    wait::until("Kubernetes has ended", PATIENCE, async || {
         let stat = fs::read_to_string(format!("/proc/{kubernetes}/stat")).unwrap_or_default();
         Ok((stat.is_empty() || stat.contains(") Z ")).then_some(()))
     })

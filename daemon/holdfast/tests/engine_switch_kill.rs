@@ -18,7 +18,7 @@ use holdfast::{failpoint, kubernetes::switch::Current};
 use holdfast_harness::{Process, wait};
 use nix::sys::signal::{Signal, kill};
 use serde_json::{Value, json};
-use std::{fmt::Write as _, fs, os::unix::process::ExitStatusExt as _, time::Duration};
+use std::{fmt::Write as _, fs, os::unix::process::ExitStatusExt as _};
 use tokio::process::Command;
 
 const OLD: &str = "v1.36.3+k3s1";
@@ -171,7 +171,7 @@ async fn comes_through(failpoint: &str, reboot: bool, hub: &Hub) -> Result<()> {
     };
     daemon.until(phase, generation).await?;
     ensure_pair(&node, version, label).await?;
-    running.stop(Duration::from_secs(20)).await?;
+    running.stop(PATIENCE).await?;
     Ok(())
 }
 

@@ -7,7 +7,7 @@ mod engine_support;
 
 use anyhow::{Context as _, Result};
 use engine_support::{
-    app,
+    PATIENCE, app,
     broker::Hub,
     config_map,
     k3s::{Server, program, section, supervised},
@@ -16,7 +16,6 @@ use engine_support::{
 use holdfast::codes;
 use holdfast_harness::wait;
 use holdfast_protocol::report::Health;
-use std::time::Duration;
 
 const UNIT: &str = "k3s.service";
 const NEW: &str = "v1.37.0+k3s1";
@@ -73,7 +72,7 @@ async fn k3s_as_a_unit_outlives_the_node_is_adopted_started_again_and_upgraded()
     node.until_proven(2).await?;
     assert_ne!(invocation().await?, second);
     // Its kubelet labels the node a moment after the API answers.
-    wait::until("the node is labelled anew", Duration::from_secs(30), async || {
+    wait::until("the node is labelled anew", PATIENCE, async || {
         let seen = node.object("default", "node", "unit").await?;
         Ok(seen.filter(|seen| seen["metadata"]["labels"]["written-by"] == "new"))
     })

@@ -343,7 +343,7 @@ async fn an_expired_certificate_is_renewed_by_proof_of_the_key_after_failures() 
         floor,
         shutdown.clone(),
     ));
-    tokio::time::timeout(Duration::from_secs(20), receiver.changed())
+    tokio::time::timeout(Duration::from_secs(60), receiver.changed())
         .await
         .unwrap()
         .unwrap();

@@ -272,10 +272,7 @@ async fn a_stale_socket_is_replaced_and_nothing_else_is() {
 
 #[tokio::test]
 async fn metrics_are_answered_on_loopback_where_wanted_and_nothing_else_is() {
-    let port = std::net::TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap();
+    let port = holdfast_harness::port::reserve_address().unwrap();
     let node = TestBox::new(&format!("[metrics]\nlisten = \"{port}\"\n"));
     let running = Daemon::build(Arc::new(node.settings())).await.unwrap().spawn();
     let answer = async |path: &str| {

@@ -5,7 +5,7 @@ use anyhow::{Context as _, Result, ensure};
 use std::{
     fs,
     io::Write as _,
-    net::{SocketAddr, TcpListener},
+    net::SocketAddr,
     path::{Path, PathBuf},
 };
 use tokio::process::Command;
@@ -17,11 +17,6 @@ const PROGRAM: &str = "/usr/sbin/mosquitto";
 pub struct Mosquitto {
     process: Process,
     directory: PathBuf,
-}
-
-/// A free port for a broker that starts later.
-pub fn free_address() -> Result<SocketAddr> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
 }
 
 impl Mosquitto {

@@ -1,7 +1,7 @@
 //! A box: a directory with the node's state and its Kubernetes, and the running daemon.
 
 use crate::{
-    Kubectl, paths,
+    Kubectl, paths, port,
     process::{Process, run, tail},
     wait,
 };
@@ -12,7 +12,6 @@ use serde_json::Value;
 use std::{
     fs,
     io::Write as _,
-    net::TcpListener,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -35,8 +34,7 @@ impl Node {
     pub fn prepare(directory: &Path, name: &str, more: &str) -> Result<Self> {
         fs::create_dir_all(directory)?;
         let k3s = paths::k3s()?;
-        // The port is free now and is bound a moment later by the API server; tests on one machine take different ones.
-        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let port = port::reserve()?;
         let kubeconfig = directory.join("k3s.yaml");
         let config = format!(
             "state_dir = {state:?}\nsocket = {socket:?}\n\n[enrolment]\nname = {name:?}\n\n\

@@ -1,6 +1,6 @@
 //! A hub with boxes, all below one directory: what most scenarios start with.
 
-use crate::{Hub, Mosquitto, Node, mosquitto};
+use crate::{Hub, Mosquitto, Node, port};
 use anyhow::Result;
 use holdfast_protocol::operator::CreateToken;
 use std::{path::PathBuf, time::Duration};
@@ -35,7 +35,7 @@ impl Site {
     /// Starts a hub that uses a real mosquitto as the shipped configuration has it, in a temporary directory.
     pub async fn start_with_mosquitto() -> Result<(Self, Mosquitto)> {
         let directory = tempfile::Builder::new().prefix("holdfast-").tempdir()?;
-        let address = mosquitto::free_address()?;
+        let address = port::reserve_address()?;
         let hub = Hub::start_with_external_broker(&directory.path().join("hub"), address).await?;
         let certificates = directory.path().join("certificates");
         let out = certificates.to_string_lossy();

@@ -30,7 +30,7 @@ const HTPASSWD: &str = "holdfast:$2b$05$abcdefghijklmnopqrstuuHNbAKRhpaujgo33bRW
 
 impl Registry {
     async fn start(directory: &Path, authority: &Authority, way: Way) -> Result<Self> {
-        let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let port = holdfast_harness::port::reserve()?;
         let root = directory.join("registry");
         std::fs::create_dir_all(&root)?;
         let mut http = json!({"addr": format!("127.0.0.1:{port}")});
@@ -55,7 +55,7 @@ impl Registry {
         let mut command = Command::new("docker-registry");
         command.arg("serve").arg(&file);
         let process = Process::start("docker-registry", command, &directory.join("registry.log"))?;
-        holdfast_harness::wait::until("the registry listens", Duration::from_secs(30), async || {
+        holdfast_harness::wait::until("the registry listens", Duration::from_secs(60), async || {
             Ok(tokio::net::TcpStream::connect(("127.0.0.1", port)).await.ok())
         })
         .await?;

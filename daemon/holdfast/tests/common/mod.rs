@@ -67,6 +67,9 @@ impl TestBox {
     }
 }
 
+/// Long enough for the slowest step on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// Waits for a condition that other tasks or processes bring about.
 pub async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
     let wait = async {
@@ -75,7 +78,7 @@ pub async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
         }
     };
     assert!(
-        tokio::time::timeout(Duration::from_secs(20), wait).await.is_ok(),
-        "{what}: not within 20 s"
+        tokio::time::timeout(PATIENCE, wait).await.is_ok(),
+        "{what}: not within {PATIENCE:?}"
     );
 }

@@ -1,6 +1,6 @@
 //! A real mosquitto with mutual TLS, and the hub's side of it: a certificate authority, a signing key, a client that publishes and listens.
 
-use super::{PATIENCE, cluster::free_port};
+use super::PATIENCE;
 use anyhow::{Context as _, Result, bail};
 use holdfast_harness::{Process, wait};
 use holdfast_protocol::{
@@ -73,7 +73,7 @@ impl Hub {
             ca_pem,
             signer,
             trust,
-            port: free_port()?,
+            port: holdfast_harness::port::reserve()?,
             broker: None,
             client: None,
             heard: Arc::new(watch::Sender::new(Heard::default())),
@@ -164,7 +164,7 @@ impl Hub {
             .set_clean_start(false)
             .set_session_expiry_interval(Some(3600))
             .set_max_packet_size(Some(4_000_000))
-            .set_keep_alive(Duration::from_secs(5));
+            .set_keep_alive(PATIENCE);
         let mut network = options.network_options();
         network.set_tcp_nodelay(true);
         options.set_network_options(network);

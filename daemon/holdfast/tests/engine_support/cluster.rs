@@ -1,9 +1,9 @@
 //! The Kubernetes of this test binary.
 
 use anyhow::{Context as _, Result};
-use holdfast_harness::{Kubectl, paths, wait};
+use holdfast_harness::{Kubectl, paths, port, wait};
 use std::{
-    net::{IpAddr, Ipv4Addr, TcpListener, UdpSocket},
+    net::{IpAddr, Ipv4Addr, UdpSocket},
     path::PathBuf,
     process::{Child, Command, Stdio},
     sync::Mutex,
@@ -25,7 +25,7 @@ async fn start() -> Result<Kubectl> {
         .prefix("engine-cluster-")
         .tempdir()?
         .keep();
-    let port = free_port()?;
+    let port = port::reserve()?;
     let kubeconfig = directory.join("k3s.yaml");
     let config = directory.join("config.yaml");
     let text = format!(
@@ -74,7 +74,7 @@ fn own_address() -> IpAddr {
     found().unwrap_or(Ipv4Addr::LOCALHOST.into())
 }
 
-/// A TCP port that is free now.
+/// A TCP port that nobody else has.
 pub fn free_port() -> Result<u16> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+    port::reserve()
 }

@@ -1,8 +1,8 @@
 //! A node that supervises a Kubernetes of its own, and k3s programs of many versions: each the real test cluster behind a few lines of shell.
 
-use super::{broker::Hub, cluster::free_port, node::Node};
+use super::{broker::Hub, node::Node};
 use anyhow::{Context as _, Result};
-use holdfast_harness::{Kubectl, paths};
+use holdfast_harness::{Kubectl, paths, port};
 use holdfast_protocol::Digest;
 use holdfast_store::Blobs;
 use nix::{
@@ -24,7 +24,7 @@ pub async fn supervised(hub: &Hub, name: &str) -> Result<Node> {
     kubernetes.binary = paths::k3s()?.display().to_string();
     kubernetes.data_dir = data.join("data");
     kubernetes.kubeconfig = data.join("k3s.yaml");
-    kubernetes.https_port = free_port()?;
+    kubernetes.https_port = port::reserve()?;
     kubernetes.log_file = Some(data.join("log"));
     kubernetes.restart_min = Duration::from_millis(100);
     node.kubectl = Kubectl {
