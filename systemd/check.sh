@@ -14,6 +14,11 @@ die() {
     exit 1
 }
 
+# Behind a daemon in its restarts it would never begin, and a system whose daemon does not start would stay.
+if grep -q '^After=.*holdfast\.service' "$here/holdfast-health.service"; then
+    die "holdfast-health.service must not be ordered after holdfast.service, see there"
+fi
+
 command -v systemd-analyze > /dev/null || die "systemd-analyze is missing: install the package systemd"
 
 # Without an installed binary, another program stands for it: verify wants one that exists.
