@@ -290,14 +290,26 @@ fn tell_start(recorder: &Recorder) {
     if recorder.floor.now().duration_since(quarantined.at) > SignedDuration::from_mins(1) {
         return;
     }
+    let (code, what) = if quarantined.newer {
+        (
+            holdfast_store::codes::STORE_NEWER,
+            "was written by a newer version",
+        )
+    } else {
+        (holdfast_store::codes::STORE_CORRUPT, "was damaged")
+    };
     let problem = Problem::new(
-        holdfast_store::codes::STORE_CORRUPT,
+        code,
         format!(
-            "the store was damaged and set aside as {}: {}",
+            "the store {what} and set aside as {}: {}",
             quarantined.path.display(),
             quarantined.detail
         ),
-        "nothing: the hub sends the desired state again; replace the disk if this recurs",
+        if quarantined.newer {
+            "nothing: the hub sends the desired state again"
+        } else {
+            "nothing: the hub sends the desired state again; replace the disk if this recurs"
+        },
     );
     let _ = recorder.tell(News {
         kind: EventKind::StoreQuarantined,
