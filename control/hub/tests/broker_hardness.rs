@@ -26,10 +26,7 @@ use rmqtt::codec::{
     },
     version::VersionCodec,
 };
-use std::{
-    num::NonZeroU16,
-    time::{Duration, Instant},
-};
+use std::{num::NonZeroU16, time::Duration};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -216,28 +213,33 @@ both! {
     }
 }
 
-fn short() -> Limits {
+/// Few places for those who have not said who they are, for this long. A node gets through in it on the busiest machine.
+fn few_places(handshake_timeout: Duration) -> Limits {
     Limits {
-        handshake_timeout: Duration::from_millis(500),
+        handshake_timeout,
         handshakes: 16,
         handshakes_per_address: 8,
         ..Limits::default()
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn dawdlers_before_tls_are_closed_and_keep_nobody_out() {
-    let limits = Limits {
-        handshake_timeout: Duration::from_secs(10),
-        ..short()
-    };
-    let rig = Rig::with_limits(Kind::Embedded, limits).await;
-    let mut victim = rig.node("victim").await;
-    let begun = Instant::now();
+const SHORT: Duration = Duration::from_secs(5);
+/// Longer than any test waits.
+const ENDLESS: Duration = Duration::from_hours(1);
+
+async fn dawdlers(rig: &Rig) -> Vec<TcpStream> {
     let mut dawdlers = Vec::new();
     for _ in 0..64 {
         dawdlers.push(TcpStream::connect(("127.0.0.1", rig.port)).await.unwrap());
     }
+    dawdlers
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn dawdlers_before_tls_keep_nobody_out() {
+    let rig = Rig::with_limits(Kind::Embedded, few_places(ENDLESS)).await;
+    let mut victim = rig.node("victim").await;
+    let _dawdlers = dawdlers(&rig).await;
     // Far more than there is room for, from the same address as the new node. It is sent away for a moment, and gets in long
     // before they time out.
     let identity = rig.authority.node("newcomer");
@@ -250,10 +252,15 @@ async fn dawdlers_before_tls_are_closed_and_keep_nobody_out() {
         }
     })
     .await;
-    assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
     drop(newcomer);
     rig.assert_untouched(&mut victim, "after").await;
-    for mut dawdler in dawdlers {
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn dawdlers_before_tls_are_closed() {
+    let rig = Rig::with_limits(Kind::Embedded, few_places(SHORT)).await;
+    let mut victim = rig.node("victim").await;
+    for mut dawdler in dawdlers(&rig).await {
         let mut nothing = [0; 1];
         assert!(!matches!(
             within("the end", dawdler.read(&mut nothing)).await,
@@ -265,17 +272,20 @@ async fn dawdlers_before_tls_are_closed_and_keep_nobody_out() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn dawdlers_with_a_certificate_are_closed_too() {
-    let rig = Rig::with_limits(Kind::Embedded, short()).await;
+    let rig = Rig::with_limits(Kind::Embedded, few_places(SHORT)).await;
     let mut victim = rig.node("victim").await;
     let identity = rig.authority.node("attacker");
     let good = connect("attacker");
-    for sent in [0, 1, 4, good.len() - 1] {
+    // All beside each other: each takes as long as it may.
+    let attacks = [0, 1, 4, good.len() - 1].map(async |sent| {
         let mut stream = tls(rig.port, &rig.authority, Some(&identity)).await.unwrap();
-        stream.write_all(&good[..sent]).await.unwrap();
+        // On a machine that has other things to do it may be closed before this arrives.
+        let _ = stream.write_all(&good[..sent]).await;
         let mut answer = Vec::new();
         let _ = within("the end", stream.read_to_end(&mut answer)).await;
         assert!(answer.is_empty());
-    }
+    });
+    futures::future::join_all(attacks).await;
     rig.assert_untouched(&mut victim, "after").await;
 }
 

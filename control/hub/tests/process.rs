@@ -16,10 +16,7 @@ use rumqttc::{
     v5::{AsyncClient, Event, Incoming, MqttOptions, mqttbytes::QoS},
 };
 use serde_json::{Value, json};
-use std::{
-    fs::Permissions, net::TcpListener, os::unix::fs::PermissionsExt as _, path::Path, process::Stdio,
-    sync::Arc,
-};
+use std::{fs::Permissions, os::unix::fs::PermissionsExt as _, path::Path, process::Stdio, sync::Arc};
 use support::{Hub, Node, Site, eventually, release, write};
 use tokio::process::{Child, Command};
 
@@ -319,11 +316,7 @@ fn mosquitto(directory: &Path, certificates: &Path, port: u16) -> Child {
 #[tokio::test]
 async fn what_was_committed_is_published_after_a_power_cut() {
     let site = Site::new();
-    let port = TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port();
+    let port = holdfast_harness::port::reserve().unwrap();
     // A broker that is not there: the release is committed, and cannot be published.
     let address = format!("kind = \"external\"\naddress = \"127.0.0.1:{port}\"");
     let hub = site.start_with(&[("broker", &address)]).await;

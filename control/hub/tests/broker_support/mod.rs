@@ -27,7 +27,7 @@ use rmqtt::codec::v5::PublishAckReason;
 use std::{future::Future, sync::Arc, time::Duration};
 
 /// How long anything may take.
-const DEADLINE: Duration = Duration::from_secs(20);
+const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Runs a test against both brokers.
 #[macro_export]

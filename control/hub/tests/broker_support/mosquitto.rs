@@ -3,7 +3,6 @@
 use super::within;
 use holdfast_hub::broker::BrokerTls;
 use std::{
-    net::TcpListener,
     path::{Path, PathBuf},
     process::Stdio,
 };
@@ -32,11 +31,7 @@ pub struct Mosquitto {
 
 impl Mosquitto {
     pub async fn start(directory: &Path, tls: &BrokerTls) -> Self {
-        let port = TcpListener::bind("127.0.0.1:0")
-            .unwrap()
-            .local_addr()
-            .unwrap()
-            .port();
+        let port = holdfast_harness::port::reserve().unwrap();
         let data = directory.join("mosquitto");
         std::fs::create_dir_all(&data).unwrap();
         let configuration = directory.join("holdfast.conf");
