@@ -27,45 +27,19 @@ fn memory_kib(hub: &Hub) -> u64 {
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
-async fn upload(hub: &Hub, content: Vec<u8>) -> (Digest, StatusCode) {
-    let digest = Digest::of(&content);
-    let answer = hub
-        .client
-        .put(format!("{}/api/v1/blobs/{digest}", hub.api))
-        .bearer_auth(&hub.token)
-        .body(content)
-        .send()
-        .await
-        .unwrap();
-    (digest, answer.status())
-}
-
-/// Lets all blobs be as if they had been uploaded two hours ago.
-async fn age(site: &Site) {
-    let database = site.data_dir().join("hub.db");
-    let pool = sqlx::SqlitePool::connect(&format!("sqlite:{}", database.display()))
-        .await
-        .unwrap();
-    sqlx::query("UPDATE blobs SET created_at = created_at - 7200000000")
-        .execute(&pool)
-        .await
-        .unwrap();
-    pool.close().await;
-}
-
 #[tokio::test]
 async fn artifacts_are_kept_as_long_as_something_names_them() {
     let site = Site::new();
     let hub = site.start().await;
     // Far more than a blob of manifests may have, and more than the hub may hold in memory.
     let before = memory_kib(&hub);
-    let (binary, status) = upload(&hub, vec![7; 64 << 20]).await;
+    let (binary, status) = hub.put_blob(vec![7; 64 << 20]).await;
     assert_eq!(status, StatusCode::CREATED);
     let grown = memory_kib(&hub).saturating_sub(before);
     assert!(grown < 24 * 1024, "the hub grew by {grown} KiB");
-    let (unused, _) = upload(&hub, vec![8; 100_000]).await;
-    let (again, _) = upload(&hub, vec![9; 1_000]).await;
-    let (_, status) = upload(&hub, Vec::new()).await;
+    let (unused, _) = hub.put_blob(vec![8; 100_000]).await;
+    let (again, _) = hub.put_blob(vec![9; 1_000]).await;
+    let (_, status) = hub.put_blob(Vec::new()).await;
     assert_eq!(status, StatusCode::BAD_REQUEST, "an empty blob is taken");
     let release = json!({"name": "one", "content": {
         "apps": [],
@@ -91,9 +65,9 @@ async fn artifacts_are_kept_as_long_as_something_names_them() {
         CollectedBlobs::default(),
         "all are young"
     );
-    age(&site).await;
+    site.age_blobs().await;
     // Sent once more, as for a release that is being made.
-    assert_eq!(upload(&hub, vec![9; 1_000]).await, (again, StatusCode::OK));
+    assert_eq!(hub.put_blob(vec![9; 1_000]).await, (again, StatusCode::OK));
     let would = collect(3_600, true).await;
     assert_eq!(
         would.blobs.iter().map(|blob| blob.digest).collect::<Vec<_>>(),
@@ -108,7 +82,7 @@ async fn artifacts_are_kept_as_long_as_something_names_them() {
         .count();
     assert_eq!(files, 2);
     // It can come back.
-    assert_eq!(upload(&hub, vec![8; 100_000]).await.1, StatusCode::CREATED);
+    assert_eq!(hub.put_blob(vec![8; 100_000]).await.1, StatusCode::CREATED);
 
     let (status, problem) = hub
         .refused(

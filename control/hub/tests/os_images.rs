@@ -8,70 +8,36 @@
 
 mod support;
 
-use holdfast_os::{Architecture, Chunk, MANIFEST_TYPE, Manifest, Part, sign};
+use holdfast_harness::images;
+use holdfast_os::{Architecture, MANIFEST_TYPE, Manifest, sign};
 use holdfast_protocol::{
-    Digest, SchemaVersion, codes,
-    document::Artifact,
+    Digest, codes,
     envelope::Envelope,
     operator::{BlobInfo, CollectedBlobs},
 };
 use reqwest::{Method, StatusCode, header};
 use ring::signature::Ed25519KeyPair;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use support::{Hub, Node, Site, problem};
 
-/// Bytes of a pack: more than a node asks for at once.
-const PACK_BYTES: usize = 24 << 20;
+/// Bytes of an image: many times what a node asks for at once.
+const BYTES: usize = 2 << 20;
 
-fn key() -> Ed25519KeyPair {
-    Ed25519KeyPair::from_seed_unchecked(&[1; 32]).unwrap()
+/// A pack, and the manifest of the image in it.
+fn image(version: &str, architecture: Architecture) -> (Vec<u8>, Manifest) {
+    let directory = tempfile::tempdir().unwrap();
+    let image = images::build(directory.path(), version, architecture, BYTES, &key()).unwrap();
+    (std::fs::read(image.pack).unwrap(), image.manifest)
 }
 
-/// A pack whose bytes all differ from place to place, and the manifest of an image in it.
-fn image(version: &str, architecture: Architecture) -> (Vec<u8>, Manifest) {
-    let mut pack: Vec<u8> = (0..PACK_BYTES / 8)
-        .flat_map(|place| (place as u64).to_be_bytes())
-        .collect();
-    pack[..version.len()].copy_from_slice(version.as_bytes());
-    let part = |number: u64| Part {
-        size: 4096,
-        chunks: vec![Chunk {
-            digest: Digest::of(&number.to_be_bytes()),
-            size: 4096,
-            offset: number * 4096,
-            length: 4096,
-        }],
-    };
-    let manifest = Manifest {
-        schema: SchemaVersion::CURRENT,
-        version: version.to_owned(),
-        architecture,
-        usr_hash: "0123456789abcdef".repeat(4),
-        pack: Artifact {
-            digest: Digest::of(&pack),
-            size: pack.len() as u64,
-            name: "holdfast.pack".to_owned(),
-            sources: Vec::new(),
-            extra: Map::new(),
-        },
-        usr: part(0),
-        verity: part(1),
-        uki: part(2),
-    };
-    (pack, manifest)
+fn key() -> Ed25519KeyPair {
+    images::key(1).unwrap()
 }
 
 async fn upload(hub: &Hub, content: Vec<u8>) -> Value {
-    let (digest, size) = (Digest::of(&content), content.len());
-    let answer = hub
-        .client
-        .put(format!("{}/api/v1/blobs/{digest}", hub.api))
-        .bearer_auth(&hub.token)
-        .body(content)
-        .send()
-        .await
-        .unwrap();
-    assert_eq!(answer.status(), StatusCode::CREATED);
+    let size = content.len();
+    let (digest, status) = hub.put_blob(content).await;
+    assert_eq!(status, StatusCode::CREATED);
     json!({"digest": digest, "size": size})
 }
 
@@ -112,20 +78,20 @@ async fn a_node_may_fetch_the_pack_that_the_manifest_of_its_release_names() {
     let _: Value = hub
         .ask(Method::POST, "/api/v1/releases/os-2/assign", assign)
         .await;
-    let far = PACK_BYTES - 70_000;
+    let (size, far) = (content.len(), content.len() - 70_000);
     for (asked, expected) in [
         ("bytes=0-9".to_owned(), &content[..10]),
         (
             format!("bytes={far}-{}", far + 65_535),
             &content[far..far + 65_536],
         ),
-        (format!("bytes={}-", PACK_BYTES - 3), &content[PACK_BYTES - 3..]),
+        (format!("bytes={}-", size - 3), &content[size - 3..]),
     ] {
         let (status, bytes) = range(&hub, &node, &pack, &asked).await;
         assert_eq!(status, StatusCode::PARTIAL_CONTENT, "{asked}");
         assert!(bytes == expected, "{asked}: {} bytes", bytes.len());
     }
-    let (status, _) = range(&hub, &node, &pack, &format!("bytes={PACK_BYTES}-")).await;
+    let (status, _) = range(&hub, &node, &pack, &format!("bytes={size}-")).await;
     assert_eq!(status, StatusCode::RANGE_NOT_SATISFIABLE);
     let url = format!("{}/v1/blobs/{pack}", hub.api);
     let (status, refused) = problem(other.client().get(url).send().await.unwrap()).await;
@@ -141,15 +107,7 @@ async fn a_node_may_fetch_the_pack_that_the_manifest_of_its_release_names() {
         (named.releases.as_slice(), named.nodes),
         (["os-2".to_owned()].as_slice(), 1)
     );
-    let database = site.data_dir().join("hub.db");
-    let pool = sqlx::SqlitePool::connect(&format!("sqlite:{}", database.display()))
-        .await
-        .unwrap();
-    sqlx::query("UPDATE blobs SET created_at = created_at - 7200000000")
-        .execute(&pool)
-        .await
-        .unwrap();
-    pool.close().await;
+    site.age_blobs().await;
     let collect = json!({"olderThanSeconds": 3_600, "dryRun": true});
     let collected: CollectedBlobs = hub.ask(Method::POST, "/api/v1/blobs/collect", collect).await;
     assert_eq!(collected, CollectedBlobs::default());

@@ -73,6 +73,16 @@ pub async fn list(pool: &SqlitePool) -> Result<Vec<Operator>> {
         .collect()
 }
 
+fn who(row: Option<(String, String)>) -> Result<Option<WhoAmI>> {
+    row.map(|(name, text)| {
+        Ok(WhoAmI {
+            name,
+            role: role(&text)?,
+        })
+    })
+    .transpose()
+}
+
 /// Whose bearer token has this hash.
 ///
 /// The look-up is by hash: its time tells nothing about the token itself, which is 256 random bits.
@@ -82,13 +92,7 @@ pub async fn by_token_hash(pool: &SqlitePool, hash: &Digest) -> Result<Option<Wh
             .bind(hash.to_string())
             .fetch_optional(pool)
             .await?;
-    row.map(|(name, text)| {
-        Ok(WhoAmI {
-            name,
-            role: role(&text)?,
-        })
-    })
-    .transpose()
+    who(row)
 }
 
 /// Adds a browser session, and removes those that are over.
@@ -121,13 +125,7 @@ pub async fn by_session_hash(pool: &SqlitePool, hash: &Digest, now: Timestamp) -
     .bind(micros(now))
     .fetch_optional(pool)
     .await?;
-    row.map(|(name, text)| {
-        Ok(WhoAmI {
-            name,
-            role: role(&text)?,
-        })
-    })
-    .transpose()
+    who(row)
 }
 
 /// Ends a browser session.

@@ -8,7 +8,7 @@
 )]
 
 use holdfast_protocol::{
-    NodeId, Problem, SchemaVersion,
+    Digest, NodeId, Problem, SchemaVersion,
     enrol::{EnrolAnswer, EnrolRequest, HardwareFacts, RenewRequest},
     operator::{CreateToken, CreatedToken},
     seal::SealingKey,
@@ -77,6 +77,19 @@ impl Site {
         let path = self.directory.path().join("hub.toml");
         std::fs::write(&path, text).unwrap();
         path
+    }
+
+    /// Lets all blobs be as if they had been uploaded two hours ago.
+    pub async fn age_blobs(&self) {
+        let database = self.data_dir().join("hub.db");
+        let pool = sqlx::SqlitePool::connect(&format!("sqlite:{}", database.display()))
+            .await
+            .unwrap();
+        sqlx::query("UPDATE blobs SET created_at = created_at - 7200000000")
+            .execute(&pool)
+            .await
+            .unwrap();
+        pool.close().await;
     }
 
     pub fn command(&self, arguments: &[&str]) -> Command {
@@ -215,6 +228,14 @@ impl Hub {
     pub async fn refused(&self, method: Method, path: &str, body: Value) -> (StatusCode, Problem) {
         let body = (!body.is_null()).then_some(body);
         problem(self.send(Some(&self.token), method, path, body).await).await
+    }
+
+    /// Uploads a blob at once.
+    pub async fn put_blob(&self, content: Vec<u8>) -> (Digest, StatusCode) {
+        let digest = Digest::of(&content);
+        let url = format!("{}/api/v1/blobs/{digest}", self.api);
+        let request = self.client.put(url).bearer_auth(&self.token).body(content);
+        (digest, request.send().await.unwrap().status())
     }
 
     pub async fn token(&self, request: CreateToken) -> EnrolmentToken {
