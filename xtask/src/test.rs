@@ -14,6 +14,12 @@ pub struct Options {
     /// Boot the operating system image in QEMU instead, in software emulation; builds the images it needs
     #[arg(long, value_enum, value_name = "SCOPE", num_args = 0..=1, require_equals = true, default_missing_value = "short")]
     image: Option<image::Scope>,
+    /// Kill the node so many times at random moments instead (the suite does it 40 times); the seed that is told repeats a run
+    #[arg(long, value_name = "NUMBER", conflicts_with = "image")]
+    kills: Option<u64>,
+    /// Repeat the run of this seed
+    #[arg(long, value_name = "SEED", requires = "kills")]
+    seed: Option<u64>,
     /// Passed on to `cargo test --workspace`, e.g. `-p holdfast-e2e -- a_token`
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGUMENTS")]
     cargo: Vec<String>,
@@ -36,7 +42,14 @@ pub fn run(options: &Options) -> Result<()> {
         .env("HOLDFAST_K3S", &k3s)
         .env("HOLDFAST_BIN_DIR", shell::target_directory().join("debug"))
         .env_remove("RUST_BACKTRACE");
-    if !options
+    if let Some(kills) = options.kills {
+        tests
+            .args(["-p", "holdfast", "--test", "engine_kills"])
+            .env("HOLDFAST_KILLS", kills.to_string());
+        if let Some(seed) = options.seed {
+            tests.env("HOLDFAST_KILLS_SEED", seed.to_string());
+        }
+    } else if !options
         .cargo
         .iter()
         .any(|argument| argument == "-p" || argument.starts_with("--package"))
@@ -45,7 +58,7 @@ pub fn run(options: &Options) -> Result<()> {
     }
     shell::run(tests.args(&options.cargo))?;
     // What the tests stand on has tests of its own; they are in Go, so an argument for cargo does not choose among them.
-    if options.cargo.is_empty() && !cluster::is_given() {
+    if options.cargo.is_empty() && options.kills.is_none() && !cluster::is_given() {
         shell::run(
             shell::command("go")
                 .current_dir(shell::root().join("tests/cluster"))

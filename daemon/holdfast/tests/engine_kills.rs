@@ -1,7 +1,7 @@
 //! The process is killed at random moments, over and over, while good and bad documents come: nothing is lost, nothing gets stuck, nothing
 //! is done or told twice.
 //!
-//! `HOLDFAST_KILLS` is the number of kills, 40 by default; `HOLDFAST_KILLS_SEED` repeats a run.
+//! `HOLDFAST_KILLS` is the number of kills, 40 by default; `HOLDFAST_KILLS_SEED` repeats a run (`cargo xtask test --kills … --seed …`).
 
 // Fixtures may be written plainly, and a test may end by its panic.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)]
