@@ -8,6 +8,7 @@ mod build;
 mod foreign;
 mod keys;
 mod lock;
+mod locked;
 pub mod mirror;
 mod outputs;
 mod parts;

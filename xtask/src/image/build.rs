@@ -6,7 +6,7 @@
 use super::{
     Architecture, foreign,
     keys::Keys,
-    lock,
+    lock, locked,
     mirror::{self, Mirror},
     outputs::{self, Image},
     parts::{self, Extras},
@@ -20,7 +20,8 @@ use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use holdfast_protocol::{Digest, document::is_os_version};
 use std::{
-    env, fs,
+    env,
+    fs::{self, File},
     path::{Path, PathBuf},
     process::Command,
     time::Instant,
@@ -129,6 +130,7 @@ pub fn run(options: &Options) -> Result<()> {
         kernel_arguments: options.kernel_argument.clone(),
     };
     build.keys.make_missing()?;
+    let _alone = build.alone()?;
     let binary = match &options.binary {
         Some(binary) => shell::root().join(binary),
         None => node(architecture)?,
@@ -159,6 +161,7 @@ pub fn run(options: &Options) -> Result<()> {
     )?;
     step(begun, "the image");
     let made = build.mkosi(&version, &tree, "build", !options.fresh)?;
+    locked::check(&made.usr(), &build.tools_tree(), options.debug_variant)?;
     let packages = lock::installed(&made.manifests(), &build.archives())?;
     let snapshot = mirror::snapshot(&build.packages(), architecture)?;
     lock::check(
@@ -168,6 +171,7 @@ pub fn run(options: &Options) -> Result<()> {
         options.update_lock,
         options.debug_variant,
     )?;
+    let mut seconds = begun.elapsed();
     if options.check_reproducible {
         step(begun, "the image a second time, to compare");
         let second = build.mkosi(&version, &tree, "build-again", false)?;
@@ -175,11 +179,14 @@ pub fn run(options: &Options) -> Result<()> {
         fs::remove_dir_all(&second.directory)?;
     }
     step(begun, "the results");
+    let results = Instant::now();
     let output = match &options.output {
         Some(output) => shell::root().join(output),
         None => build.work.join(architecture.name()),
     };
     outputs::write(&made, &output, &packages, &build.keys, build.epoch, options.quick)?;
+    seconds += results.elapsed();
+    outputs::tell(&output, seconds, options.check_reproducible)?;
     step(begun, "done");
     println!("{}", output.display());
     Ok(())
@@ -236,6 +243,19 @@ impl Build {
         self.work.join("cache/tools")
     }
 
+    /// Waits until no other build uses the caches and the tree of tools; they stay one's own until the result is dropped.
+    fn alone(&self) -> Result<File> {
+        fs::create_dir_all(&self.work)?;
+        let path = self.work.join("lock");
+        let lock = File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
+        if lock.try_lock().is_err() {
+            eprintln!("image: waiting for another build of an image to end");
+            lock.lock()
+                .with_context(|| format!("cannot lock {}", path.display()))?;
+        }
+        Ok(lock)
+    }
+
     /// mkosi with what every call of it has.
     fn command(&self, recipe: &str, packages: &Path) -> Result<Command> {
         let workspace = self.work.join("work/mkosi");
@@ -258,7 +278,11 @@ impl Build {
     /// The tree of tools, made where there is none of this recipe.
     fn tools(&self) -> Result<()> {
         let mark = self.work.join("cache/tools.recipe");
-        let recipe = Digest::of(files::read("image/tools/mkosi.conf")?.as_bytes()).hex();
+        let recipe = ["mkosi.conf", "mkosi.finalize"]
+            .map(|file| files::read(&format!("image/tools/{file}")))
+            .into_iter()
+            .collect::<Result<String>>()?;
+        let recipe = Digest::of(recipe.as_bytes()).hex();
         if fs::read_to_string(&mark).is_ok_and(|made| made == recipe) && self.tools_tree().is_dir() {
             return Ok(());
         }

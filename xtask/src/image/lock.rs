@@ -80,7 +80,7 @@ pub fn check(
     if !shell::root().join(&path).exists() {
         return Ok(());
     }
-    let locked = from_text(&files::read(&path)?).with_context(|| path.clone())?;
+    let locked = pinned(architecture)?;
     let differences = differences(&locked, packages, debug);
     if differences.is_empty() {
         return Ok(());
@@ -88,6 +88,12 @@ pub fn check(
     bail!(
         "the mirror has other packages than {path} pins:\n{differences}give a mirror of the snapshot with --mirror, or take these with --update-lock"
     )
+}
+
+/// The packages that the lock file of an architecture pins.
+fn pinned(architecture: Architecture) -> Result<Packages> {
+    let path = format!("image/packages.{}.lock", architecture.name());
+    from_text(&files::read(&path)?).with_context(|| path.clone())
 }
 
 fn differences(locked: &Packages, found: &Packages, debug: bool) -> String {

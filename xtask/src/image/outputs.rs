@@ -21,6 +21,7 @@ use std::{
     fmt::Write as _,
     fs,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 /// How hard the image is compressed. Level 19 makes it 2 % smaller than 15 and takes three times as long.
@@ -46,6 +47,11 @@ impl Image {
 
     fn part(&self, name: &str) -> PathBuf {
         self.directory.join(format!("holdfast.{name}.raw"))
+    }
+
+    /// The erofs of `/usr`.
+    pub fn usr(&self) -> PathBuf {
+        self.part("usr")
     }
 
     fn kernel_image(&self) -> PathBuf {
@@ -176,6 +182,12 @@ pub fn write(
     Ok(())
 }
 
+/// Leaves in `build.json` what benchmarks ask of the build itself: its seconds without those of a second build, and whether that one was the same.
+pub fn tell(output: &Path, took: Duration, compared: bool) -> Result<()> {
+    let told = serde_json::json!({"seconds": took.as_secs(), "reproducible": compared.then_some(true)});
+    files::replace(output.join("build.json"), format!("{told:#}\n"))
+}
+
 /// Removes the files of an earlier build; a directory in it is somebody else's and stays.
 fn empty(output: &Path) -> Result<()> {
     fs::create_dir_all(output).with_context(|| format!("cannot make {}", output.display()))?;
@@ -185,6 +197,7 @@ fn empty(output: &Path) -> Result<()> {
         let ours = name.to_string_lossy().starts_with("holdfast_")
             || [
                 "image.json",
+                "build.json",
                 "os-keys.json",
                 "secure-boot.crt",
                 "SHA256SUMS",
