@@ -59,13 +59,15 @@ export function release(name, { notice }) {
   async function load() {
     try {
       const info = await api("GET", `api/v1/releases/${encodeURIComponent(name)}`);
-      body.replaceChildren(
+      // What is not there would be shown as the word `null`.
+      body.replaceChildren(...[
         h("p", { class: "quiet" }, "Made by ", info.createdBy, ", ", moment(info.createdAt), " · ", h("code", { class: "digest" }, info.digest)),
         h("section", { class: "card" }, h("h2", {}, "Nodes"), nodes),
         store.admin ? assign(name, notice) : null,
         info.content?.os ? system(info.content.os) : null,
         h("section", { class: "card" }, h("h2", {}, "Apps"), h("ul", { class: "apps" }, (info.content?.apps ?? []).map(app))),
-        h("section", { class: "card" }, h("h2", {}, "As the hub keeps it"), h("details", {}, h("summary", {}, "JSON"), h("pre", {}, JSON.stringify(info.content, null, 2)))));
+        h("section", { class: "card" }, h("h2", {}, "As the hub keeps it"), h("details", {}, h("summary", {}, "JSON"), h("pre", {}, JSON.stringify(info.content, null, 2)))),
+      ].filter(Boolean));
     } catch (error) {
       if (!(error instanceof Problem)) throw error;
       body.replaceChildren(problemBox(error));

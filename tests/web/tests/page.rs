@@ -285,6 +285,9 @@ async fn every_page_fits_a_phone_in_both_colours() -> Result<()> {
                 browser.open(&format!("{url}/{address}")).await?;
                 browser.until_text("main", sign).await?;
                 browser.screenshot(&format!("{page}-{width}-{shade}")).await?;
+                let shown = browser.text("main").await?;
+                let nothing = shown.lines().find(|line| matches!(*line, "null" | "undefined"));
+                assert_eq!(nothing, None, "{address}: {shown}");
                 let (page_width, window) = browser.widths().await?;
                 assert!(
                     page_width <= window,
