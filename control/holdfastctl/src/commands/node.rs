@@ -243,10 +243,13 @@ fn show(node: &NodeInfo, now: Timestamp) -> String {
         fact(
             "Kubernetes",
             format!(
-                "{} {}, started {} times by Holdfast",
+                "{} {}, started {} by Holdfast",
                 health_word(kubernetes.health),
                 kubernetes.version.as_deref().unwrap_or(""),
-                kubernetes.restarts
+                match kubernetes.restarts {
+                    1 => "once".to_owned(),
+                    times => format!("{times} times"),
+                }
             ),
         );
         fact(
