@@ -212,18 +212,15 @@ async fn a_token_is_fetched_with_the_password_and_goes_nowhere_but_to_the_regist
         .unwrap();
     let path = format!("/v2/edge/k3s/blobs/{}", thing.digest);
     assert_eq!(
-        *registry.asked.lock().unwrap(),
+        *registry.asked.borrow(),
         [(path.clone(), 0, None), (path, 0, Some("Bearer abc.def".into()))]
     );
-    let asked = tokens.asked.lock().unwrap()[0].clone();
+    let asked = tokens.asked.borrow()[0].clone();
     assert_eq!(
         asked.0,
         "/service/token?service=harbor-registry&scope=repository%3Aedge%2Fk3s%3Apull"
     );
     assert_eq!(asked.2.as_deref(), Some("Basic dXNlcjp3b3Jk"));
-    assert_eq!(
-        *storage.asked.lock().unwrap(),
-        [("/bucket?signature=1".into(), 0, None)]
-    );
+    assert_eq!(*storage.asked.borrow(), [("/bucket?signature=1".into(), 0, None)]);
     Ok(())
 }

@@ -54,7 +54,7 @@ async fn the_hub_is_asked_first_and_the_named_sources_after_it_in_their_order() 
         .unwrap();
     assert_eq!(fetcher.blobs.read(thing.digest)?, bytes);
     let path = format!("/v1/blobs/{}", thing.digest);
-    assert_eq!(*hub.asked.lock().unwrap(), [(path, 0, None)]);
+    assert_eq!(*hub.asked.borrow(), [(path, 0, None)]);
     assert_eq!((first.offsets(), second.offsets()), (vec![0], vec![0]));
     assert!(third.offsets().is_empty());
 
@@ -235,13 +235,12 @@ async fn redirects_are_followed_and_end() -> Result<()> {
     fetcher.fetch_artifacts(&[thing]).await.unwrap();
     let paths: Vec<_> = first
         .asked
-        .lock()
-        .unwrap()
+        .borrow()
         .iter()
         .map(|(path, ..)| path.clone())
         .collect();
     assert_eq!(paths, ["/a/b", "/again"]);
-    assert_eq!(target.asked.lock().unwrap()[0].0, "/elsewhere?signature=1");
+    assert_eq!(target.asked.borrow()[0].0, "/elsewhere?signature=1");
 
     for (to, said) in [
         ("/round", "leads on and on"),
@@ -275,7 +274,7 @@ async fn a_server_that_nobody_vouches_for_is_not_asked() -> Result<()> {
         "{}",
         failure.problem.message
     );
-    assert!(server.asked.lock().unwrap().is_empty());
+    assert!(server.asked.borrow().is_empty());
     Ok(())
 }
 

@@ -21,10 +21,7 @@ use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
     server::WebPkiClientVerifier,
 };
-use std::{
-    path::Path,
-    sync::{Arc, Mutex},
-};
+use std::{path::Path, sync::Arc};
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
@@ -101,7 +98,7 @@ pub enum Manner {
 }
 
 /// Path, first byte asked for, and authorization of each request.
-type Asked = Arc<Mutex<Vec<(String, u64, Option<String>)>>>;
+type Asked = Arc<watch::Sender<Vec<(String, u64, Option<String>)>>>;
 
 /// A web server.
 pub struct Server {
@@ -139,7 +136,7 @@ impl Server {
         let acceptor = TlsAcceptor::from(Arc::new(config));
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let port = listener.local_addr()?.port();
-        let asked = Arc::new(Mutex::new(Vec::new()));
+        let asked = Arc::new(watch::Sender::default());
         let (log, content, manners) = (asked.clone(), Arc::new(content.to_vec()), manners.to_vec());
         tokio::spawn(async move {
             let mut number = 0;
@@ -161,12 +158,7 @@ impl Server {
 
     /// First bytes that were asked for.
     pub fn offsets(&self) -> Vec<u64> {
-        self.asked
-            .lock()
-            .unwrap()
-            .iter()
-            .map(|(_, offset, _)| *offset)
-            .collect()
+        self.asked.borrow().iter().map(|(_, offset, _)| *offset).collect()
     }
 }
 
@@ -197,9 +189,7 @@ async fn serve(
         .and_then(|range| range.split_once('-'))
         .unwrap_or_default();
     let offset: usize = offset.parse().unwrap_or(0);
-    log.lock()
-        .unwrap()
-        .push((path, offset as u64, header("authorization")));
+    log.send_modify(|asked| asked.push((path, offset as u64, header("authorization"))));
     let size = content.len();
     let end = last.parse().map_or(size, |last: usize| size.min(last + 1));
     let lie: Vec<u8> = content.iter().map(|byte| byte ^ 1).collect();
