@@ -2,12 +2,12 @@
 
 use anyhow::{Result, ensure};
 use holdfast_image_tests::{
-    Setup, base,
+    Machine, Setup, Site, base,
     base::{BOOT, OFF},
     scenario,
     site::BOX,
 };
-use holdfast_protocol::report::Health;
+use holdfast_protocol::{operator::NodeInfo, report::Health};
 use std::time::Duration;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -42,6 +42,26 @@ async fn a_flashed_box_makes_its_state_enrols_with_the_token_of_its_esp_and_runs
     Ok(())
 }
 
+/// The box comes back to the hub with the app that it had, and without having gone back.
+async fn tells_of_the_app_of(before: &NodeInfo, site: &Site, machine: &mut Machine) -> Result<()> {
+    let node = machine
+        .meanwhile(
+            site.hub
+                .wait_for_node(BOX, "the box tells of its app", BOOT, |node| {
+                    node.online && node.health == Health::Healthy
+                }),
+        )
+        .await?;
+    ensure!(
+        node.proven == before.proven,
+        "{:?} is proven, not {:?}",
+        node.proven,
+        before.proven
+    );
+    ensure!(!base::went_back(site).await?);
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn pain_22_a_boot_with_no_network_at_all_is_good_and_its_app_returns() -> Result<()> {
     let first = base::enrolled().await?;
@@ -58,22 +78,7 @@ async fn pain_22_a_boot_with_no_network_at_all_is_good_and_its_app_returns() -> 
             "the box reached the hub over a pulled cable"
         );
         machine.set_cable(true).await?;
-        let node = machine
-            .meanwhile(
-                site.hub
-                    .wait_for_node(BOX, "the box tells of its app", BOOT, |node| {
-                        node.online && node.health == Health::Healthy
-                    }),
-            )
-            .await?;
-        ensure!(
-            node.proven == before.proven,
-            "{:?} is proven, not {:?}",
-            node.proven,
-            before.proven
-        );
-        ensure!(!base::went_back(&site).await?);
-        Ok(())
+        tells_of_the_app_of(&before, &site, &mut machine).await
     })
     .await
 }
@@ -88,22 +93,7 @@ async fn pain_22_a_boot_with_a_network_but_no_hub_is_good_and_its_app_returns() 
         let mut machine = site.switch_on(&Setup::default()).await?;
         base::boot_is_good(&mut machine).await?;
         site.hub.restore();
-        let node = machine
-            .meanwhile(
-                site.hub
-                    .wait_for_node(BOX, "the box tells of its app", BOOT, |node| {
-                        node.online && node.health == Health::Healthy
-                    }),
-            )
-            .await?;
-        ensure!(
-            node.proven == before.proven,
-            "{:?} is proven, not {:?}",
-            node.proven,
-            before.proven
-        );
-        ensure!(!base::went_back(&site).await?);
-        Ok(())
+        tells_of_the_app_of(&before, &site, &mut machine).await
     })
     .await
 }

@@ -80,9 +80,8 @@ pub async fn stage(os: &Os, wanted: &Wanted, cancel: &CancellationToken) -> Resu
     let _on_drop = cancel.clone().drop_guard();
     let writing = os.writing.clone().lock_owned().await;
     let (own, of, token) = (os.clone(), wanted.clone(), cancel.clone());
-    let job = off_thread(move || prepare(&own, &of, token, writing)).await?;
-    let pack = job.admitted.signed.manifest.pack.clone();
-    let mut pack = pack;
+    let mut job = off_thread(move || prepare(&own, &of, token, writing)).await?;
+    let mut pack = job.admitted.signed.manifest.pack.clone();
     // Whoever mirrored the manifest mirrored the pack beside it.
     for source in &wanted.manifest.sources {
         if matches!(source, holdfast_protocol::document::ArtifactSource::Oci(_))
@@ -94,7 +93,6 @@ pub async fn stage(os: &Os, wanted: &Wanted, cancel: &CancellationToken) -> Resu
     let sources = os
         .fetcher()?
         .places(&pack, wanted.max_bytes_per_second.unwrap_or(0));
-    let mut job = job;
     if !job.is_filled() {
         job = fetch::fetch(job, &sources, &cancel, Some(Which::Uki)).await?;
         job = off_thread(move || take_slot(job)).await?;

@@ -6,7 +6,6 @@ use crate::{
     engine_support::{
         PATIENCE, app,
         broker::Hub,
-        cluster::free_port,
         k3s::{EndsWithTest, process, write_program},
         node::Node,
         systemd::Systemd,
@@ -19,7 +18,7 @@ use holdfast::{
     os::compare_versions,
     reconcile::system::{Record, Records},
 };
-use holdfast_harness::{Process, wait};
+use holdfast_harness::{Process, port, wait};
 use holdfast_os::sign;
 use holdfast_protocol::event::Event;
 use holdfast_store::{Blobs, Options, Store};
@@ -106,7 +105,7 @@ impl Board {
             let kubernetes = &mut node.settings.kubernetes;
             kubernetes.supervise = true;
             kubernetes.kubeconfig = node.directory.path().join("kubernetes/k3s.yaml");
-            kubernetes.https_port = free_port()?;
+            kubernetes.https_port = port::reserve()?;
             node.kubectl.kubeconfig.clone_from(&kubernetes.kubeconfig);
         }
         let appliance = Appliance::running(&images()[0])?;

@@ -73,8 +73,3 @@ fn own_address() -> IpAddr {
     };
     found().unwrap_or(Ipv4Addr::LOCALHOST.into())
 }
-
-/// A TCP port that nobody else has.
-pub fn free_port() -> Result<u16> {
-    port::reserve()
-}
