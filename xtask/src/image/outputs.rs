@@ -115,7 +115,7 @@ pub fn write(
     let name = format!("holdfast_{}_{}", image.version, image.architecture.name());
     let place = |from: PathBuf, kind: &str| -> Result<String> {
         let file = format!("{name}.{kind}");
-        fs::rename(&from, output.join(&file)).with_context(|| format!("cannot move {}", from.display()))?;
+        files::relocate(&from, &output.join(&file))?;
         Ok(file)
     };
     let raw = place(image.raw(), "raw")?;
