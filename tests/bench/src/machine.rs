@@ -56,6 +56,11 @@ pub fn resident_memory(process: u32) -> Result<u64> {
     status_field(process, "VmRSS:")
 }
 
+/// Its resident memory that is of no file, now, in KiB.
+pub fn anonymous_memory(process: u32) -> Result<u64> {
+    status_field(process, "RssAnon:")
+}
+
 fn status_field(process: u32, name: &str) -> Result<u64> {
     let text = fs::read_to_string(format!("/proc/{process}/status"))?;
     let value = text

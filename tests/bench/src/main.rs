@@ -8,6 +8,7 @@ mod drift;
 mod figures;
 mod flash;
 mod idle;
+mod image;
 mod latency;
 mod machine;
 mod objects;
@@ -16,6 +17,7 @@ mod ready;
 mod size;
 mod soak;
 mod start;
+mod update;
 
 use anyhow::{Result, bail, ensure};
 use clap::Parser;
@@ -24,8 +26,8 @@ use std::path::PathBuf;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// All groups, in the order of measuring.
-const GROUPS: [&str; 9] = [
-    "size", "latency", "start", "apply", "drift", "ready", "soak", "flash", "idle",
+const GROUPS: [&str; 11] = [
+    "size", "image", "update", "latency", "start", "apply", "drift", "ready", "soak", "flash", "idle",
 ];
 
 /// Arguments of the benchmarks.
@@ -56,6 +58,12 @@ struct Arguments {
     /// Directory of the statically linked nodes, one directory a target.
     #[arg(long, default_value = "target/cross")]
     cross: PathBuf,
+    /// Output directory of `cargo xtask image --check-reproducible`, without k3s.
+    #[arg(long, default_value = "target/bench/image/one")]
+    image: PathBuf,
+    /// Output directory of an image that differs from it by one package.
+    #[arg(long, default_value = "target/bench/image/two")]
+    next_image: PathBuf,
     /// Where the report goes.
     #[arg(long, default_value = "target/bench/report.json")]
     report: PathBuf,
@@ -96,6 +104,8 @@ async fn main() -> Result<()> {
 async fn measure(group: &str, arguments: &Arguments, figures: &mut Figures) -> Result<()> {
     match group {
         "size" => size::measure(&arguments.cross, figures),
+        "image" => image::measure(&arguments.image, figures),
+        "update" => update::measure(&arguments.image, &arguments.next_image, figures).await,
         "latency" => latency::measure(arguments.changes, figures).await,
         "start" => start::measure(figures).await,
         "apply" => apply::measure(arguments.applies, figures).await,
