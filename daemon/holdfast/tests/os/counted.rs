@@ -14,7 +14,7 @@ const SCRIPT: &str = concat!(
     "/../../image/recipe/mkosi.images/initrd/mkosi.extra/usr/lib/holdfast/count-start"
 );
 const PARTITION: &str = "0fc63daf-8483-4772-8e79-3d69d8477de4";
-const LOADER: &str = "4a67b082-0a4c-41cf-b6c7-439b29bb8c4f";
+const LOADER: &str = "4a67b082-0a4c-41cf-b6c7-440b29bb8c4f";
 
 /// What the initrd of a failing start has.
 struct Failing {
