@@ -95,7 +95,7 @@ pub fn measure(directory: &Path, figures: &mut Figures) -> Result<()> {
         f64::from(build["reproducible"] == true),
         "",
         None,
-        "1: two builds, the second elsewhere, of another time and with all packages installed anew, gave the same /usr, verity data and kernel image",
+        "1: two builds, the second elsewhere and with all packages installed anew, gave the same /usr, verity data and kernel image",
     );
     Ok(())
 }

@@ -4,6 +4,7 @@
 
 mod access;
 mod apply;
+mod boot;
 mod drift;
 mod figures;
 mod flash;
@@ -26,8 +27,8 @@ use std::path::PathBuf;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// All groups, in the order of measuring.
-const GROUPS: [&str; 11] = [
-    "size", "image", "update", "latency", "start", "apply", "drift", "ready", "soak", "flash", "idle",
+const GROUPS: [&str; 12] = [
+    "size", "image", "update", "boot", "latency", "start", "apply", "drift", "ready", "soak", "flash", "idle",
 ];
 
 /// Arguments of the benchmarks.
@@ -64,6 +65,12 @@ struct Arguments {
     /// Output directory of an image that differs from it by one package.
     #[arg(long, default_value = "target/bench/image/two")]
     next_image: PathBuf,
+    /// Directory of the images that are booted: `one/ARCHITECTURE` and, with a plain unit for k3s in place of Holdfast, `bare/ARCHITECTURE`.
+    #[arg(long, default_value = "target/bench/image/boot")]
+    boot_images: PathBuf,
+    /// Boots of each of them.
+    #[arg(long, default_value_t = 5)]
+    boots: usize,
     /// Where the report goes.
     #[arg(long, default_value = "target/bench/report.json")]
     report: PathBuf,
@@ -106,6 +113,7 @@ async fn measure(group: &str, arguments: &Arguments, figures: &mut Figures) -> R
         "size" => size::measure(&arguments.cross, figures),
         "image" => image::measure(&arguments.image, figures),
         "update" => update::measure(&arguments.image, &arguments.next_image, figures).await,
+        "boot" => boot::measure(&arguments.boot_images, arguments.boots, figures).await,
         "latency" => latency::measure(arguments.changes, figures).await,
         "start" => start::measure(figures).await,
         "apply" => apply::measure(arguments.applies, figures).await,

@@ -30,6 +30,13 @@ impl Images {
         })
     }
 
+    /// Those in this directory.
+    pub fn in_directory(directory: &Path) -> Self {
+        Self {
+            directory: directory.to_owned(),
+        }
+    }
+
     /// The directory of one image.
     pub fn of(&self, variant: &str, architecture: Architecture) -> Result<Image> {
         let name = format!("{variant}/{}", architecture.directory());
