@@ -5,6 +5,7 @@
 mod access;
 mod apply;
 mod boot;
+mod cuts;
 mod drift;
 mod figures;
 mod flash;
@@ -27,8 +28,9 @@ use std::path::PathBuf;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// All groups, in the order of measuring.
-const GROUPS: [&str; 12] = [
-    "size", "image", "update", "boot", "latency", "start", "apply", "drift", "ready", "soak", "flash", "idle",
+const GROUPS: [&str; 13] = [
+    "size", "image", "update", "cuts", "boot", "latency", "start", "apply", "drift", "ready", "soak",
+    "flash", "idle",
 ];
 
 /// Arguments of the benchmarks.
@@ -71,6 +73,9 @@ struct Arguments {
     /// Boots of each of them.
     #[arg(long, default_value_t = 5)]
     boots: usize,
+    /// What `cargo xtask test --image=full` left of the power cuts that it tried.
+    #[arg(long, default_value = "target/image-tests/power-cuts")]
+    power_cuts: PathBuf,
     /// Where the report goes.
     #[arg(long, default_value = "target/bench/report.json")]
     report: PathBuf,
@@ -113,6 +118,7 @@ async fn measure(group: &str, arguments: &Arguments, figures: &mut Figures) -> R
         "size" => size::measure(&arguments.cross, figures),
         "image" => image::measure(&arguments.image, figures),
         "update" => update::measure(&arguments.image, &arguments.next_image, figures).await,
+        "cuts" => cuts::measure(&arguments.power_cuts, figures),
         "boot" => boot::measure(&arguments.boot_images, arguments.boots, figures).await,
         "latency" => latency::measure(arguments.changes, figures).await,
         "start" => start::measure(figures).await,

@@ -19,6 +19,7 @@ pub mod firmware;
 pub mod images;
 pub mod machine;
 pub mod qmp;
+pub mod record;
 pub mod scenario;
 pub mod site;
 
