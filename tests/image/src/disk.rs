@@ -1,5 +1,6 @@
 //! Disks of boxes: overlays over an image that is never written.
 
+use crate::images;
 use anyhow::{Result, bail};
 use holdfast_harness::process::run;
 use serde::{Deserialize, Serialize};
@@ -9,6 +10,11 @@ use std::{
     path::{Path, PathBuf},
 };
 use tokio::process::Command;
+
+/// How much of a disk holds the table of its partitions at most, in bytes.
+const TABLE: u64 = 1 << 20;
+/// Where an erofs describes itself, in bytes from its beginning.
+const SUPERBLOCK: u64 = 1024;
 
 /// The disk of a box: a qcow2 file that holds only what differs from what is below it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -61,6 +67,18 @@ impl Disk {
             .arg(format!("of={}", out.display()));
         run(command).await?;
         Ok(std::fs::read(out)?)
+    }
+
+    /// Turns one bit of the file system in the partition with this label, in its own description: that is read first, so that the damage shows
+    /// in every boot. The machine must be off.
+    pub async fn damage(&self, label: &str) -> Result<()> {
+        // As much as the table of partitions takes.
+        let mut table = tempfile::NamedTempFile::new()?;
+        table.write_all(&self.read(0, TABLE).await?)?;
+        let place = images::labelled(table.path(), label)?.offset + SUPERBLOCK;
+        let mut block = self.read(place, 512).await?;
+        block[40] ^= 1;
+        self.write(place, &block).await
     }
 
     /// Overwrites bytes of the disk; the machine must be off.

@@ -55,6 +55,9 @@ pub struct Setup {
     pub memory: u32,
     /// Whether it has a network card; the cable can be pulled while it runs.
     pub network: bool,
+    /// A public key for SSH that the machine it runs on hands to it as a credential, as virtual machines can. Its port for SSH can then be
+    /// reached, see [`Machine::ssh_port`].
+    pub ssh_key: Option<String>,
     /// Whether its firmware can enforce Secure Boot. It comes without keys, as new hardware in setup mode: systemd-boot enrols those on
     /// the ESP, and from then on they are enforced.
     pub secure_boot: bool,
@@ -66,6 +69,7 @@ impl Default for Setup {
             architecture: Architecture::Amd64,
             memory: 3072,
             network: true,
+            ssh_key: None,
             secure_boot: false,
         }
     }
@@ -222,6 +226,20 @@ impl Machine {
         self.qmp.forget_events().await
     }
 
+    /// The port of this machine, on the loopback, behind which is the box's port for SSH.
+    pub async fn ssh_port(&mut self) -> Result<u16> {
+        let request = json!({"command-line": "info usernet"});
+        let said = self.qmp.command("human-monitor-command", request).await?;
+        // Protocol[State], descriptor, source and its port, destination and its port: "TCP[HOST_FORWARD]  12  127.0.0.1 40541  10.0.2.15  22".
+        said.as_str()
+            .unwrap_or_default()
+            .lines()
+            .find(|line| line.contains("HOST_FORWARD"))
+            .and_then(|line| line.split_whitespace().nth(3))
+            .and_then(|port| port.parse().ok())
+            .with_context(|| format!("no port is forwarded to the box: {said}"))
+    }
+
     /// Presses and releases keys of the keyboard, one after the other, each named as QEMU names it.
     pub async fn press(&mut self, keys: &[&str]) -> Result<()> {
         for key in keys {
@@ -332,10 +350,19 @@ fn command(setup: &Setup, disk: &Disk, firmware: &Firmware, qmp: &Path) -> Comma
             ),
         ])
         .args(["-device", "virtio-blk-pci,drive=disk,bootindex=0"]);
+    // Port 0: one that is free.
+    let forwarded = match &setup.ssh_key {
+        Some(_) => ",hostfwd=tcp:127.0.0.1:0-:22",
+        None => "",
+    };
+    if let Some(key) = &setup.ssh_key {
+        let name = "opt/io.systemd.credentials/ssh.authorized_keys.root";
+        command.args(["-fw_cfg", &format!("name={name},string={}", key.trim())]);
+    }
     if setup.network {
         command.args([
             "-netdev",
-            "user,id=cable",
+            &format!("user,id=cable{forwarded}"),
             "-device",
             "virtio-net-pci,id=card,netdev=cable,romfile=",
         ]);

@@ -38,7 +38,7 @@ pub struct Site {
     directory: PathBuf,
 }
 
-/// A site whose hub has ended and whose box is stopped: its memory is in a file beside its disk.
+/// A site whose hub has ended and whose box is off or stopped: then its memory is in a file beside its disk.
 #[derive(Serialize, Deserialize)]
 pub struct Frozen {
     disk: Disk,
@@ -250,6 +250,11 @@ impl Site {
     /// Stops the box as it runs, and ends the hub.
     pub async fn freeze(self, machine: Machine) -> Result<Frozen> {
         machine.hold(&self.directory.join(MEMORY)).await?;
+        self.put_away().await
+    }
+
+    /// Ends the hub; the box must be off. What comes of it can be branched off from, but not gone on with.
+    pub async fn put_away(self) -> Result<Frozen> {
         let ports = self.hub.stop().await?;
         Ok(Frozen {
             disk: self.disk,

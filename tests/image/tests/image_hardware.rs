@@ -1,22 +1,25 @@
-//! What the firmware and the disk must not get past: unsigned kernels and damaged data; and the other processor.
+//! What the firmware and the disk must not get past: unsigned kernels and damaged data; who may log in; and the other processor.
 
 use anyhow::{Context as _, Result, ensure};
+use holdfast_harness::{process::run, wait};
 use holdfast_image_tests::{
     Architecture, Disk, Images, Machine, Setup, Site,
     base::{self, BOOT, OFF},
-    images::{self, Esp},
+    images::Esp,
     scenario,
     site::{self, BOX},
 };
 use std::{
-    fs::{self, File},
-    os::unix::fs::FileExt as _,
+    fs,
     path::{Path, PathBuf},
     time::Duration,
 };
+use tokio::process::Command;
 
 /// How long the firmware and the kernel may take until the kernel's first words.
 const KERNEL: Duration = Duration::from_secs(300);
+/// How long the box's SSH may take, once its start was found good, until it lets a developer in: it makes its keys first.
+const SSH: Duration = Duration::from_secs(60);
 /// What the kernel says first.
 const FIRST_WORDS: &str = "Linux version";
 
@@ -27,21 +30,31 @@ fn copy(directory: &Path) -> Result<PathBuf> {
     Ok(raw)
 }
 
+/// What the kernel says where the firmware enforces Secure Boot.
+const ENFORCED: &str = "UEFI Secure Boot is enabled";
+/// What firmware and boot loader say of a kernel that they do not start.
+const REFUSED: [&str; 4] = [
+    "Access denied",
+    "Access Denied",
+    "Security violation",
+    "Security Violation",
+];
+
+fn setup(secure_boot: bool) -> Setup {
+    Setup {
+        secure_boot,
+        ..Setup::default()
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn an_altered_kernel_does_not_boot_where_secure_boot_is_enforced() -> Result<()> {
+async fn kernels_altered_or_without_a_signature_do_not_boot_where_secure_boot_is_enforced() -> Result<()> {
     scenario::run("secure-boot", |directory| async move {
         let raw = copy(&directory)?;
-        let setup = Setup {
-            secure_boot: true,
-            ..Setup::default()
-        };
         // In setup mode, systemd-boot enrols the keys that lie on the ESP and restarts; from then on they are enforced.
         let disk = Disk::flashed(&directory.join("signed.qcow2"), &raw, site::DISK).await?;
-        let mut machine = Machine::switch_on(&directory, &disk, &setup).await?;
-        machine
-            .console
-            .wait_for(&["UEFI Secure Boot is enabled"], 2 * KERNEL)
-            .await?;
+        let mut machine = Machine::switch_on(&directory, &disk, &setup(true)).await?;
+        machine.console.wait_for(&[ENFORCED], 2 * KERNEL).await?;
         machine.cut_power().await?;
 
         let esp = Esp::of(&raw)?;
@@ -52,48 +65,68 @@ async fn an_altered_kernel_does_not_boot_where_secure_boot_is_enforced() -> Resu
             .next()
             .context("no kernel on the ESP")?;
         let path = format!("/EFI/Linux/{kernel}");
-        let mut content = esp.read(&path).await?;
+        let signed = esp.read(&path).await?;
+        let mut altered = signed.clone();
         // In the middle of the initrd: nothing but the signature can notice it before it runs.
-        let middle = content.len() / 2;
-        content[middle] ^= 1;
-        esp.write(&path, &content).await?;
-        let disk = Disk::flashed(&directory.join("altered.qcow2"), &raw, site::DISK).await?;
-        let mut machine = Machine::switch_on(&directory, &disk, &setup).await?;
-        let said = machine
-            .console
-            .wait_for(
-                &[
-                    "Access denied",
-                    "Access Denied",
-                    "Security violation",
-                    "Security Violation",
-                    FIRST_WORDS,
-                ],
-                KERNEL,
-            )
-            .await?;
-        ensure!(!said.contains(FIRST_WORDS), "the altered kernel runs: {said}");
-        machine.cut_power().await
+        let middle = altered.len() / 2;
+        altered[middle] ^= 1;
+        for (what, content) in [("altered", altered), ("unsigned", unsigned(signed)?)] {
+            esp.write(&path, &content).await?;
+            let disk = Disk::flashed(&directory.join(format!("{what}.qcow2")), &raw, site::DISK).await?;
+            let mut machine = Machine::switch_on(&directory, &disk, &setup(true)).await?;
+            let mut signs = REFUSED.to_vec();
+            signs.push(FIRST_WORDS);
+            let said = machine.console.wait_for(&signs, KERNEL).await?;
+            ensure!(!said.contains(FIRST_WORDS), "the {what} kernel runs: {said}");
+            println!("{what}: {said}");
+            machine.cut_power().await?;
+        }
+        Ok(())
     })
     .await
 }
 
+/// A program for UEFI without its signature, as if it had never been signed.
+fn unsigned(mut program: Vec<u8>) -> Result<Vec<u8>> {
+    let number = |program: &[u8], at: usize| -> Result<usize> {
+        let bytes = program.get(at..at + 4).context("the program is cut short")?;
+        Ok(usize::try_from(u32::from_le_bytes(bytes.try_into()?))?)
+    };
+    // "PE Format", Microsoft: the header's place is at 60; the optional header behind 24 bytes of it; in a 64-bit one, the certificate table is
+    // the fifth entry of 8 bytes from its byte 112 on, and lies at the end of the file.
+    let entry = number(&program, 60)? + 24 + 112 + 4 * 8;
+    let (place, size) = (number(&program, entry)?, number(&program, entry + 4)?);
+    ensure!(
+        place > 0 && size > 0 && place + size == program.len(),
+        "the kernel is not signed as expected: {size} bytes at {place} of {}",
+        program.len()
+    );
+    program.truncate(place);
+    program[entry..entry + 8].fill(0);
+    Ok(program)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_damaged_system_is_not_run() -> Result<()> {
-    scenario::run("verity-damage", |directory| async move {
+    damage_is_found("verity-damage", false).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_system_is_not_run_where_secure_boot_is_enforced() -> Result<()> {
+    damage_is_found("verity-damage-secure-boot", true).await
+}
+
+async fn damage_is_found(name: &str, secure_boot: bool) -> Result<()> {
+    scenario::run(name, |directory| async move {
         let raw = copy(&directory)?;
-        let usr = images::partitions(&File::open(&raw)?)?
-            .into_iter()
-            .find(|partition| partition.label == "holdfast_1")
-            .context("no partition holdfast_1")?;
-        // The file system's own description: it is read first, so that the damage shows in every boot.
-        let file = File::options().read(true).write(true).open(&raw)?;
-        let mut byte = [0];
-        file.read_exact_at(&mut byte, usr.offset + 1024 + 40)?;
-        file.write_all_at(&[byte[0] ^ 1], usr.offset + 1024 + 40)?;
         let disk = Disk::flashed(&directory.join("disk.qcow2"), &raw, site::DISK).await?;
-        let mut machine = Machine::switch_on(&directory, &disk, &Setup::default()).await?;
-        machine.console.wait_for(&[FIRST_WORDS], KERNEL).await?;
+        disk.damage("holdfast_1").await?;
+        let mut machine = Machine::switch_on(&directory, &disk, &setup(secure_boot)).await?;
+        if secure_boot {
+            machine.console.wait_for(&[ENFORCED], 2 * KERNEL).await?;
+        } else {
+            machine.console.wait_for(&[FIRST_WORDS], KERNEL).await?;
+        }
         machine.forget_restarts().await?;
         machine.console.wait_for(&["is corrupted"], BOOT).await?;
         // It uses up its tries, so that another slot would get its turn.
@@ -103,6 +136,54 @@ async fn a_damaged_system_is_not_run() -> Result<()> {
             "a boot from the damaged system was found good"
         );
         machine.cut_power().await
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_developer_logs_in_to_the_debug_variant_and_to_no_other() -> Result<()> {
+    scenario::run("log-in", |directory| async move {
+        let key = directory.join("key");
+        let mut generate = Command::new("ssh-keygen");
+        generate.args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&key);
+        run(generate).await?;
+        let setup = Setup {
+            ssh_key: Some(fs::read_to_string(key.with_extension("pub"))?),
+            ..Setup::default()
+        };
+        for (variant, open) in [("debug", true), ("one", false)] {
+            let raw = Images::given()?.of(variant, Architecture::Amd64)?.raw()?;
+            let disk = Disk::flashed(&directory.join(format!("{variant}.qcow2")), &raw, site::DISK).await?;
+            let mut machine = Machine::switch_on(&directory, &disk, &setup).await?;
+            base::boot_is_good(&mut machine).await?;
+            let port = machine.ssh_port().await?;
+            let release = wait::until("a login over SSH", SSH, || async {
+                let mut ssh = Command::new("ssh");
+                ssh.args(["-F", "none", "-o", "BatchMode=yes", "-o", "ConnectTimeout=20"])
+                    .args([
+                        "-o",
+                        "StrictHostKeyChecking=no",
+                        "-o",
+                        "UserKnownHostsFile=/dev/null",
+                    ])
+                    .arg("-i")
+                    .arg(&key)
+                    .args(["-p", &port.to_string(), "root@127.0.0.1"])
+                    .args(["cat", "/usr/lib/os-release"]);
+                run(ssh).await.map(Some)
+            })
+            .await;
+            let shell = machine.console.contains("root-shell@console.service");
+            ensure!(shell == open, "{variant}: a shell on the console: {shell}");
+            match release {
+                Ok(release) if open => ensure!(release.contains("IMAGE_ID=holdfast"), "{release}"),
+                Err(error) if open => return Err(error),
+                Ok(release) => anyhow::bail!("somebody logged in to the box over SSH: {release}"),
+                Err(error) => println!("{variant}: {error:#}"),
+            }
+            machine.shut_down(OFF).await?;
+        }
+        Ok(())
     })
     .await
 }

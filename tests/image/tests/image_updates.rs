@@ -1,19 +1,39 @@
 //! Updates of the operating system that end as they must: the good one stays, one that does not come up is gone back from by the box itself.
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use holdfast_image_tests::{
-    Architecture, Images, Setup, Site, base,
+    Architecture, Images, Machine, Setup, Site, base,
     base::{BOOT, OFF},
     scenario,
     site::{BOX, Frozen},
 };
 use holdfast_protocol::{
-    event::EventKind,
+    event::{Event, EventKind},
+    operator::NodeInfo,
     report::{Health, Phase},
 };
+use tokio::sync::OnceCell;
 
-/// Lets the box update itself to the variant `two`, which is good; its first release named `second`.
-async fn updated(first: &Frozen, directory: &std::path::Path) -> Result<Site> {
+static UPDATED: OnceCell<Result<Frozen, String>> = OnceCell::const_new();
+
+/// The box after an update to the variant `two`, which is good, switched off; made once.
+async fn updated() -> Result<&'static Frozen> {
+    let made = async || {
+        let first = base::enrolled().await?;
+        scenario::run("good-update", |directory| async move {
+            update(first, &directory).await?.put_away().await
+        })
+        .await
+    };
+    UPDATED
+        .get_or_init(|| async { made().await.map_err(|error| format!("{error:#}")) })
+        .await
+        .as_ref()
+        .map_err(|error| anyhow!("the update to version 2 failed: {error}"))
+}
+
+/// Lets the box update itself to version 2, its release named `second`, and switches it off.
+async fn update(first: &Frozen, directory: &std::path::Path) -> Result<Site> {
     let (site, mut machine) = first.go_on(directory).await?;
     let section = site
         .push_os("2", &Images::given()?.of("two", Architecture::Amd64)?)
@@ -62,6 +82,50 @@ async fn updated(first: &Frozen, directory: &std::path::Path) -> Result<Site> {
     Ok(site)
 }
 
+/// Waits until the box is back on version 1 by itself, and has told what was wrong with `version`. Faults of the guest's kernel do not end it.
+async fn went_back_from(site: &Site, machine: &Machine, version: &str) -> Result<Event> {
+    let told = site
+        .event("the box tells that it went back", 4 * BOOT, |event| {
+            event.kind == EventKind::OsRolledBack
+        })
+        .await
+        .with_context(|| machine.console.tail())?;
+    let problem = told.problem.as_ref().context("the event names no cause")?;
+    println!("cause told to the hub: {} {}", problem.code, problem.message);
+    let node = site
+        .hub
+        .wait_for_node(BOX, "version 1 is good", BOOT, base::is_good("1"))
+        .await?;
+    let os = node
+        .status
+        .context("no report")?
+        .os
+        .context("no operating system reported")?;
+    ensure!(os.slot == "a", "it runs from slot {}", os.slot);
+    ensure!(os.bad == [version], "remembered as bad: {:?}", os.bad);
+    Ok(told)
+}
+
+/// Waits until what was proven before is proven and well, and `condition` holds too.
+async fn runs_what_was_proven(
+    site: &Site,
+    before: &NodeInfo,
+    condition: impl Fn(&NodeInfo) -> bool,
+) -> Result<NodeInfo> {
+    site.hub
+        .wait_for_node(BOX, "the app of before is well", BOOT, |node| {
+            let Some(status) = &node.status else {
+                return false;
+            };
+            node.proven == before.proven
+                && status.kubernetes.health == Health::Healthy
+                && !status.apps.is_empty()
+                && status.apps.iter().all(|app| app.health == Health::Healthy)
+                && condition(node)
+        })
+        .await
+}
+
 /// Offers the box a version that does not come up, and sees it back on version 1 with its app, without anyone's help.
 async fn goes_back_from(version: &'static str, variant: &'static str) -> Result<()> {
     let first = base::enrolled().await?;
@@ -73,39 +137,14 @@ async fn goes_back_from(version: &'static str, variant: &'static str) -> Result<
             .await?;
         let generation = site.release("bad", Some(section)).await?;
         // Three tries of the new version, then the old one again; a panic of the new one is what is asked for here.
-        let told = site
-            .event("the box tells that it went back", 4 * BOOT, |event| {
-                event.kind == EventKind::OsRolledBack
-            })
-            .await
-            .with_context(|| machine.console.tail())?;
-        let problem = told.problem.context("the event names no cause")?;
-        println!("cause told to the hub: {} {}", problem.code, problem.message);
-        let node = site
-            .hub
-            .wait_for_node(BOX, "version 1 is good", BOOT, base::is_good("1"))
-            .await?;
-        let os = node
-            .status
-            .context("no report")?
-            .os
-            .context("no operating system reported")?;
-        ensure!(os.bad == [version], "remembered as bad: {:?}", os.bad);
-        // The app goes back with it: what was proven before the update is what runs.
-        let node = site
-            .hub
-            .wait_for_node(BOX, "the app of before is well", BOOT, |node| {
-                let Some(status) = &node.status else {
-                    return false;
-                };
-                // The box as a whole is not healthy: it does not run what is wanted of it.
-                node.proven == before.proven
-                    && status.generation.phase == Phase::RolledBack
-                    && status.kubernetes.health == Health::Healthy
-                    && !status.apps.is_empty()
-                    && status.apps.iter().all(|app| app.health == Health::Healthy)
-            })
-            .await?;
+        went_back_from(&site, &machine, version).await?;
+        let node = runs_what_was_proven(&site, &before, |node| {
+            // The box as a whole is not healthy: it does not run what is wanted of it.
+            node.status
+                .as_ref()
+                .is_some_and(|status| status.generation.phase == Phase::RolledBack)
+        })
+        .await?;
         ensure!(node.wanted == Some(generation), "the hub forgot what it wanted");
         Ok(())
     })
@@ -114,11 +153,7 @@ async fn goes_back_from(version: &'static str, variant: &'static str) -> Result<
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_update_is_staged_switched_to_found_good_and_stays() -> Result<()> {
-    let first = base::enrolled().await?;
-    scenario::run("good-update", |directory| async move {
-        updated(first, &directory).await.map(drop)
-    })
-    .await
+    updated().await.map(drop)
 }
 
 /// Offers version 2 to a box that has no room for it, and sees it refused with this code and nothing written or started anew.
@@ -203,9 +238,9 @@ async fn a_version_whose_kernel_panics_is_gone_back_from() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn pain_14_power_cycles_after_an_update_cause_no_rollback() -> Result<()> {
-    let first = base::enrolled().await?;
+    let updated = updated().await?;
     scenario::run("power-cycles-after-update", |directory| async move {
-        let site = updated(first, &directory).await?;
+        let site = updated.branch(&directory).await?;
         for sign in [
             "Linux version",
             "systemd[1]",
@@ -225,6 +260,43 @@ async fn pain_14_power_cycles_after_an_update_cause_no_rollback() -> Result<()> 
             )
             .await?;
         ensure!(!base::went_back(&site).await?);
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_version_good_long_ago_whose_disk_fails_is_left_for_the_other_slot() -> Result<()> {
+    let updated = updated().await?;
+    scenario::run("good-version-fails", |directory| async move {
+        let site = updated.branch(&directory).await?;
+        let before = site.hub.node(BOX).await?;
+        site.disk.damage("holdfast_2").await?;
+        let mut machine = site.switch_on(&Setup::default()).await?;
+        machine.forget_restarts().await?;
+        // The start that is counted from, and the two tries that it leaves.
+        for start in 1..=3 {
+            machine.restarts(BOOT).await?;
+            println!("start {start} of the damaged version came to nothing");
+        }
+        ensure!(
+            machine.console.contains("is corrupted"),
+            "the starts failed of something else than the damage: {}",
+            machine.console.tail()
+        );
+        let told = machine.meanwhile(went_back_from(&site, &machine, "2")).await?;
+        ensure!(
+            told.generation.is_none(),
+            "a document is blamed for a disk that failed: {told:?}"
+        );
+        machine
+            .meanwhile(runs_what_was_proven(&site, &before, |_| true))
+            .await?;
+        machine.shut_down(OFF).await?;
+        let (_copy, esp) = site.esp().await?;
+        let mut kernels = esp.list("/EFI/Linux").await?;
+        kernels.sort();
+        ensure!(kernels == ["holdfast_1.efi", "holdfast_2+0-2.efi"], "{kernels:?}");
         Ok(())
     })
     .await

@@ -15,7 +15,7 @@ use std::{
 /// Which scenarios.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Scope {
-    /// First boot, boots without a network, power cycles
+    /// First boot, boots without a network or a hub, power cycles, factory reset
     Short,
     /// All: also updates that stay and that fail, power cuts in them, Secure Boot, damage
     Full,
@@ -28,7 +28,8 @@ struct Variant {
     version: &'static str,
     /// Files that it holds beside what every image holds, and their content.
     extra: &'static [(&'static str, &'static str)],
-    kernel_argument: Option<&'static str>,
+    /// Further arguments of the build.
+    more: &'static [&'static str],
     scope: Scope,
 }
 
@@ -40,7 +41,7 @@ const VARIANTS: &[Variant] = &[
         architecture: X86,
         version: "1",
         extra: &[],
-        kernel_argument: None,
+        more: &[],
         scope: Scope::Short,
     },
     Variant {
@@ -48,7 +49,7 @@ const VARIANTS: &[Variant] = &[
         architecture: X86,
         version: "2",
         extra: &[],
-        kernel_argument: None,
+        more: &[],
         scope: Scope::Full,
     },
     Variant {
@@ -66,7 +67,7 @@ const VARIANTS: &[Variant] = &[
                 "[Service]\nExecStart=\nExecStart=/usr/bin/holdfast health --boot --deadline 1m\n",
             ),
         ],
-        kernel_argument: None,
+        more: &[],
         scope: Scope::Full,
     },
     Variant {
@@ -75,7 +76,15 @@ const VARIANTS: &[Variant] = &[
         version: "4",
         extra: &[],
         // Neither an initrd's program nor a root file system: the kernel gives up.
-        kernel_argument: Some("rdinit=/nonexistent"),
+        more: &["--kernel-argument", "rdinit=/nonexistent"],
+        scope: Scope::Full,
+    },
+    Variant {
+        name: "debug",
+        architecture: X86,
+        version: "1",
+        extra: &[],
+        more: &["--debug-variant"],
         scope: Scope::Full,
     },
     // Without Kubernetes: the one of this machine is for its own processor.
@@ -84,7 +93,7 @@ const VARIANTS: &[Variant] = &[
         architecture: "aarch64",
         version: "1",
         extra: &[],
-        kernel_argument: None,
+        more: &[],
         scope: Scope::Full,
     },
 ];
@@ -156,10 +165,7 @@ fn build(scope: Scope, directory: &Path, k3s: &Path) -> Result<PathBuf> {
         if !variant.extra.is_empty() {
             command.arg("--extra-tree").arg(tree);
         }
-        if let Some(argument) = variant.kernel_argument {
-            command.arg("--kernel-argument").arg(argument);
-        }
-        shell::run(&mut command)?;
+        shell::run(command.args(variant.more))?;
     }
     Ok(images)
 }
