@@ -27,6 +27,17 @@ pub const OFF: Duration = Duration::from_secs(180);
 /// What systemd says on the console when a boot is found good. Not the target behind it, which only a boot with a counter reaches.
 pub const GOOD: &str = "Finished holdfast-health.service";
 
+/// What the firmware says when it starts the boot loader.
+pub const LOADER: &str = "BdsDxe: starting";
+/// How what the kernel says first begins. What it says later is too quiet for the console.
+pub const KERNEL: &str = "EFI stub:";
+/// What the kernel says where the firmware enforces Secure Boot.
+pub const ENFORCED: &str = "UEFI Secure Boot is enabled";
+/// What systemd says at the end of the initrd.
+pub const INITRD: &str = "Reached target initrd.target";
+/// What systemd says first when the box's own system begins; its version follows.
+pub const OWN_SYSTEM: &str = "Welcome to Holdfast";
+
 static ENROLLED: OnceCell<Result<Frozen, String>> = OnceCell::const_new();
 
 /// The state after the first boot, made once.
@@ -111,6 +122,9 @@ async fn first_boot(directory: PathBuf) -> Result<Frozen> {
                 .wait_for_node(BOX, "the boot is good", BOOT, is_good("1")),
         )
         .await?;
+    // systemd-boot has enrolled the keys on the ESP, as it does in virtual machines, and they are enforced from the start of this kernel on: here, and in
+    // all that branches off from here.
+    ensure!(machine.console.contains(ENFORCED), "Secure Boot is not enforced");
     site.freeze(machine).await
 }
 

@@ -8,7 +8,6 @@ use holdfast_image_tests::{
     site::BOX,
 };
 use holdfast_protocol::{operator::NodeInfo, report::Health};
-use std::time::Duration;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_flashed_box_makes_its_state_enrols_with_the_token_of_its_esp_and_runs_its_app() -> Result<()> {
@@ -150,17 +149,14 @@ async fn pain_14_power_cycles_in_quick_succession_cause_no_rollback() -> Result<
         let site = first.branch(&directory).await?;
         // More often than a new version would have tries, each time at another moment of the boot.
         for sign in [
-            "systemd-boot",
-            "Linux version",
-            "systemd[1]",
-            "Switching root",
-            "Reached target",
+            base::LOADER,
+            base::KERNEL,
+            base::INITRD,
+            base::OWN_SYSTEM,
+            "Starting holdfast-boots.service",
         ] {
             let mut machine = site.switch_on(&Setup::default()).await?;
-            machine
-                .console
-                .wait_for(&[sign, "Reached target"], Duration::from_secs(300))
-                .await?;
+            machine.console.wait_for(&[sign], BOOT).await?;
             machine.cut_power().await?;
         }
         let machine = site.switch_on(&Setup::default()).await?;

@@ -130,9 +130,9 @@ async fn a_power_cut_at_each_step_of_an_update_does_not_keep_it_from_its_end() -
             // The boot loader has been told, and the box is on its way down.
             Moment::Console("Stopping holdfast.service"),
             // The first try of the new version.
-            Moment::Console("Linux version"),
+            Moment::Console(base::KERNEL),
             // The second, between its initrd and its own system. The third has to be good: the boot loader has no more.
-            Moment::Console("Switching root"),
+            Moment::Console("Welcome to Holdfast 2"),
             // The new system is found good, the rest of the document is still to be done.
             Moment::Good,
         ] {

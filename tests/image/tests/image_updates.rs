@@ -242,11 +242,11 @@ async fn pain_14_power_cycles_after_an_update_cause_no_rollback() -> Result<()> 
     scenario::run("power-cycles-after-update", |directory| async move {
         let site = updated.branch(&directory).await?;
         for sign in [
-            "Linux version",
-            "systemd[1]",
-            "Linux version",
-            "Switching root",
-            "Linux version",
+            base::KERNEL,
+            base::INITRD,
+            base::KERNEL,
+            base::OWN_SYSTEM,
+            "Starting holdfast-boots.service",
         ] {
             let mut machine = site.switch_on(&Setup::default()).await?;
             machine.console.wait_for(&[sign], BOOT).await?;
