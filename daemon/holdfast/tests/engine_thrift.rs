@@ -343,3 +343,49 @@ async fn a_request_that_is_refused_for_load_is_sent_again_and_nothing_fails() ->
     assert!(!failed, "a refusal for load is no failure");
     Ok(())
 }
+
+#[tokio::test]
+async fn a_watch_goes_on_over_documents_and_begins_anew_where_there_is_more_to_see() -> Result<()> {
+    // Pod templates, for nobody else in this binary touches them.
+    let template = |name: &str, value: u32| json!({"apiVersion": "v1", "kind": "PodTemplate", "metadata": {"name": name}, "template": {"metadata": {"labels": {"value": value.to_string()}}, "spec": {"containers": [{"name": "main", "image": "registry.k8s.io/pause:3.10"}]}}});
+    let hub = Hub::start().await?;
+    let node = Node::start(&hub, "thrift-watch").await?;
+    let publish = async |counter: u64, objects: &[Value]| -> Result<()> {
+        let objects = [objects, &[namespace("thrift-watch")]].concat();
+        node.publish(&hub, counter, &[app("templates", "thrift-watch", &objects)])
+            .await?;
+        node.until_proven(counter).await.map(drop)
+    };
+    publish(1, &[template("one", 1)]).await?;
+    let lists = || requests(&node.kubectl, "podtemplates", &["LIST"]);
+    let before = lists().await?;
+    const CHANGES: u64 = 6;
+    for counter in 2..2 + CHANGES {
+        publish(counter, &[template("one", counter as u32)]).await?;
+    }
+    // Controllers that come up late list them too, once each.
+    let listed = lists().await? - before;
+    assert!(
+        listed < CHANGES as f64,
+        "{listed} lists for {CHANGES} changes of an object"
+    );
+
+    // What came while the table before was in place is seen too.
+    let last = 2 + CHANGES;
+    publish(last, &[template("one", 0), template("two", 0)]).await?;
+    for name in ["one", "two"] {
+        let uid = async || -> Result<Option<String>> {
+            let object = node.object("thrift-watch", "podtemplate", name).await?;
+            Ok(object.and_then(|object| Some(object["metadata"]["uid"].as_str()?.to_owned())))
+        };
+        let former = uid().await?.context("it is there")?;
+        node.kubectl
+            .run(&["-n", "thrift-watch", "delete", "podtemplate", name])
+            .await?;
+        wait::until("it is put back", PATIENCE, async || {
+            Ok(uid().await?.filter(|uid| *uid != former))
+        })
+        .await?;
+    }
+    Ok(())
+}

@@ -52,6 +52,7 @@ impl Store {
 
     /// Writes down, before the first write of them, that these objects may exist from now on, and that writing the document may have
     /// begun. Objects that are in the inventory already stay as they are; where all are and the document was begun before, nothing is written.
+    /// The floor file is left to [`Store::record_apply`].
     pub fn begin_apply(
         &self,
         digest: Digest,
@@ -67,7 +68,7 @@ impl Store {
         if new.is_empty() && !begins {
             return Ok(());
         }
-        self.transact_with_events(&[], |transaction, _| {
+        self.write(|transaction| {
             for entry in new {
                 insert(transaction, entry, "DO NOTHING")?;
             }

@@ -79,7 +79,8 @@ pub fn pack(files: &Files<'_>, out: &Path) -> Result<Manifest, PackError> {
         }
         Ok(part)
     };
-    let (usr, verity, uki) = (part(files.usr)?, part(files.verity)?, part(files.uki)?);
+    // The kernel image is what a box fetches first: of a server without ranges it then reads no further than to its end.
+    let (uki, usr, verity) = (part(files.uki)?, part(files.usr)?, part(files.verity)?);
     let (digest, size) = writer.finish().map_err(at(out))?;
     let manifest = Manifest {
         schema: SchemaVersion::CURRENT,

@@ -241,7 +241,18 @@ impl Caller {
                 self.correcting = keys;
                 (ticket, Under::Correct)
             }
-            Effect::Verify { ticket, .. } => (ticket, Under::Observe),
+            Effect::Verify { ticket, .. } => {
+                // It takes the place of the one before.
+                let before = self
+                    .under_way
+                    .iter()
+                    .find(|(_, kind)| matches!(kind, Under::Observe));
+                if let Some(before) = before.map(|(ticket, _)| *ticket) {
+                    self.under_way.remove(&before);
+                    self.ended.push(before);
+                }
+                (ticket, Under::Observe)
+            }
             Effect::ScheduleRetry { ticket, .. } => (ticket, Under::Retry),
             Effect::ScheduleDeadline { ticket, .. } => (ticket, Under::Deadline),
             Effect::ScheduleStability { ticket, .. } => (ticket, Under::Stability),

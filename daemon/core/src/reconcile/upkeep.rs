@@ -130,7 +130,11 @@ impl Machine<'_> {
         if !self.state.kubernetes_ready || self.state.upkeep.is_none() {
             return;
         }
-        self.stop_observation();
+        // The present one ends when this takes its place.
+        let pause = self.state.upkeep.as_mut().and_then(|upkeep| upkeep.pause.take());
+        if let Some(pause) = pause {
+            self.cancel(pause);
+        }
         let ticket = self.ticket();
         let Some(upkeep) = self.state.upkeep.as_mut() else {
             return;

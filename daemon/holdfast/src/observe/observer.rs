@@ -74,7 +74,7 @@ pub struct Observation {
 #[derive(Debug)]
 enum Command {
     Observe(Box<Observation>),
-    Stop(Ticket),
+    Stop,
     SettleProbes,
 }
 
@@ -97,9 +97,9 @@ impl Handle {
         let _ = self.commands.send(Command::SettleProbes);
     }
 
-    /// Stops the observation with this ticket, where it is the present one.
-    pub fn stop(&self, ticket: Ticket) {
-        let _ = self.commands.send(Command::Stop(ticket));
+    /// Stops the present observation, where there is one.
+    pub fn stop(&self) {
+        let _ = self.commands.send(Command::Stop);
     }
 }
 
@@ -177,7 +177,7 @@ impl Observer {
             tokio::select! {
                 command = self.inbox.recv() => match command {
                     Some(Command::Observe(observation)) => self.begin(*observation).await,
-                    Some(Command::Stop(ticket)) => self.stop(ticket),
+                    Some(Command::Stop) => self.stop(),
                     Some(Command::SettleProbes) => {
                         let open = self.table.settle_probes();
                         self.once = true;
@@ -253,7 +253,9 @@ impl Observer {
             self.probes.insert(place, asked);
         }
         match &self.current {
-            Some((_, former)) if Arc::ptr_eq(former, &cluster) => table.inherit(&mut self.table),
+            Some((_, former)) if Arc::ptr_eq(former, &cluster) => {
+                self.watches.end(&table.inherit(&mut self.table));
+            }
             // Another Kubernetes, or the same one after a pause: its lists say anew what is there.
             _ => self.watches.clear(),
         }
@@ -283,18 +285,12 @@ impl Observer {
         while self.answers.try_recv().is_ok() {}
     }
 
-    fn stop(&mut self, ticket: Ticket) {
-        if self
-            .current
-            .as_ref()
-            .is_some_and(|(current, _)| *current == ticket)
-        {
-            self.current = None;
-            self.end_probes();
-            self.watches.clear();
-            self.queue.clear();
-            self.pauses.clear();
-        }
+    fn stop(&mut self) {
+        self.current = None;
+        self.end_probes();
+        self.watches.clear();
+        self.queue.clear();
+        self.pauses.clear();
     }
 
     /// Objects of a kind that cannot be watched are looked at instead, and the watch is tried again with them.

@@ -132,6 +132,15 @@ impl Watches {
         self.running.insert(kind, (self.started, task.abort_handle()));
     }
 
+    /// Ends those of these kinds.
+    pub(super) fn end(&mut self, kinds: &BTreeSet<KindName>) {
+        for kind in kinds {
+            if let Some((_, handle)) = self.running.remove(kind) {
+                handle.abort();
+            }
+        }
+    }
+
     /// Ends all of them.
     pub(super) fn clear(&mut self) {
         for (_, handle) in std::mem::take(&mut self.running).into_values() {

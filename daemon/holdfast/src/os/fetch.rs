@@ -176,6 +176,10 @@ async fn from(
                     return Ok((job, End::Refused(refusal)));
                 }
             }
+            // A place without ranges would go on to the end of the pack.
+            if picker.next == picker.frames.len() {
+                break;
+            }
         }
         picker.begun.clear();
         if picker.next == before {

@@ -84,7 +84,7 @@ impl Driver {
                 ticket,
                 document,
                 recheck,
-            } => self.verify(ticket, &document, recheck),
+            } => self.verify(ticket, &document, recheck).await,
             Effect::ScheduleRetry { ticket, attempt } => {
                 let apply = &self.parts.settings.apply;
                 let wait = Backoff::new(apply.retry_min, apply.retry_max).delay(attempt, random());
@@ -102,7 +102,10 @@ impl Driver {
                 self.ring_until(ticket, after_seconds, Event::StabilityReached { ticket });
             }
             Effect::Cancel { ticket } => {
-                self.parts.observer.stop(ticket);
+                if self.observation == Some(ticket) {
+                    self.observation = None;
+                    self.parts.observer.stop();
+                }
                 self.until.remove(&ticket);
                 if let Some(task) = self.tasks.remove(&ticket) {
                     task.end().await;
@@ -172,7 +175,13 @@ impl Driver {
         });
     }
 
-    fn verify(&mut self, ticket: Ticket, document: &DocumentRef, recheck: bool) {
+    async fn verify(&mut self, ticket: Ticket, document: &DocumentRef, recheck: bool) {
+        // What was observed before goes on until this takes its place: watches that both need are not begun again.
+        if let Some(before) = self.observation.replace(ticket)
+            && let Some(task) = self.tasks.remove(&before)
+        {
+            task.end().await;
+        }
         let Some(run) = self.write_run(&CancellationToken::new()) else {
             return;
         };
@@ -202,6 +211,7 @@ impl Driver {
             let (objects, records) = match prepared.await {
                 Ok(prepared) => prepared,
                 Err(failure) => {
+                    observer.stop();
                     return Some(Event::ObservationFailed {
                         ticket,
                         failure: *failure,

@@ -97,6 +97,8 @@ pub struct Driver {
     /// Whether this is an agent that works: there is nothing to be applied, nor to be looked at.
     agent: bool,
     tasks: HashMap<Ticket, Task>,
+    /// The present observation, from when it was asked for.
+    observation: Option<Ticket>,
     /// When timers ring and windows open, by the node's clock.
     until: HashMap<Ticket, watch::Receiver<Option<Timestamp>>>,
     /// The documents that matter: the newest, the one that is kept up, and those that can be gone back to.
@@ -116,6 +118,7 @@ impl Driver {
             cluster: None,
             agent: false,
             tasks: HashMap::new(),
+            observation: None,
             until: HashMap::new(),
             known: HashMap::new(),
             wanted_version: None,
@@ -206,9 +209,17 @@ impl Driver {
         self.remember(&reference, document.state());
         self.parts.objects.hand_over(document);
         self.step(Event::DocumentAccepted(reference)).await;
-        // The commit left this for after the acknowledgement. Where writing has begun, the record of that will do it: a disk is slower than
-        // the first request.
-        if !matches!(self.state.stage(), Stage::Applying { .. }) {
+        self.flush_floor();
+    }
+
+    /// The commit of a document left this for later. Where writing is near, the record of what was written does it: a disk is slower than the
+    /// first request.
+    fn flush_floor(&self) {
+        let is_near = matches!(
+            self.state.stage(),
+            Stage::Preflight { .. } | Stage::SwitchingKubernetes { .. } | Stage::Applying { .. }
+        );
+        if !is_near && self.parts.events.is_empty() {
             let flushed = self.parts.objects.store.flush_floor();
             self.parts.recorder.check(flushed.as_ref().err());
         }
@@ -220,6 +231,7 @@ impl Driver {
             self.follow_kubernetes().await;
         }
         self.step(event).await;
+        self.flush_floor();
     }
 
     async fn step(&mut self, event: Event) {
