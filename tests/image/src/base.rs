@@ -83,7 +83,7 @@ async fn kept_or_made() -> Result<Frozen> {
         }
     }
     let kept = Kept {
-        frozen: scenario::run("first-boot", first_boot).await?,
+        frozen: scenario::keep("first-boot", first_boot).await?,
         of,
     };
     fs::File::create(file)?.write_all(&serde_json::to_vec(&kept)?)?;

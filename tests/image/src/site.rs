@@ -47,7 +47,7 @@ pub struct Frozen {
 }
 
 /// The memory of a stopped box, in a site's directory.
-const MEMORY: &str = "memory";
+pub const MEMORY: &str = "memory";
 /// The variables of its firmware.
 const VARIABLES: &str = "firmware.fd";
 

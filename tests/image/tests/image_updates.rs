@@ -20,7 +20,7 @@ static UPDATED: OnceCell<Result<Frozen, String>> = OnceCell::const_new();
 async fn updated() -> Result<&'static Frozen> {
     let made = async || {
         let first = base::enrolled().await?;
-        scenario::run("good-update", |directory| async move {
+        scenario::keep("good-update", |directory| async move {
             update(first, &directory).await?.put_away().await
         })
         .await
