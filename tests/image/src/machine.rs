@@ -58,6 +58,8 @@ pub struct Setup {
     /// A public key for SSH that the machine it runs on hands to it as a credential, as virtual machines can. Its port for SSH can then be
     /// reached, see [`Machine::ssh_port`].
     pub ssh_key: Option<String>,
+    /// Whether it has a screen, see [`Machine::photograph`].
+    pub screen: bool,
     /// Whether its firmware can enforce Secure Boot. It comes without keys, as new hardware in setup mode: systemd-boot enrols those on
     /// the ESP, and from then on they are enforced.
     pub secure_boot: bool,
@@ -70,6 +72,7 @@ impl Default for Setup {
             memory: 3072,
             network: true,
             ssh_key: None,
+            screen: false,
             secure_boot: false,
         }
     }
@@ -240,6 +243,24 @@ impl Machine {
             .with_context(|| format!("no port is forwarded to the box: {said}"))
     }
 
+    /// Addresses that connections come from which the box has opened.
+    pub async fn own_addresses(&mut self) -> Result<Vec<String>> {
+        let request = json!({"command-line": "info usernet"});
+        let said = self.qmp.command("human-monitor-command", request).await?;
+        // As above: "TCP[ESTABLISHED]  14  10.0.2.15  51312  10.0.2.2  41873".
+        let lines = said.as_str().unwrap_or_default().lines();
+        Ok(lines
+            .filter(|line| line.contains("ESTABLISHED"))
+            .filter_map(|line| line.split_whitespace().nth(2).map(str::to_owned))
+            .collect())
+    }
+
+    /// Writes what its screen shows to a PNG file.
+    pub async fn photograph(&mut self, file: &Path) -> Result<()> {
+        let request = json!({"filename": file, "format": "png"});
+        self.qmp.command("screendump", request).await.map(drop)
+    }
+
     /// Presses and releases keys of the keyboard, one after the other, each named as QEMU names it.
     pub async fn press(&mut self, keys: &[&str]) -> Result<()> {
         for key in keys {
@@ -358,6 +379,9 @@ fn command(setup: &Setup, disk: &Disk, firmware: &Firmware, qmp: &Path) -> Comma
     if let Some(key) = &setup.ssh_key {
         let name = "opt/io.systemd.credentials/ssh.authorized_keys.root";
         command.args(["-fw_cfg", &format!("name={name},string={}", key.trim())]);
+    }
+    if setup.screen {
+        command.args(["-device", "VGA"]);
     }
     if setup.network {
         command.args([

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::{
     env, fs,
+    io::Write as _,
     net::{IpAddr, Ipv4Addr},
     path::{Path, PathBuf},
     time::Duration,
@@ -72,17 +73,29 @@ impl Site {
     pub async fn prepare(directory: &Path, image: &Image) -> Result<Self> {
         let hub = Hub::start_for_guests(&directory.join("hub"), HOST, (0, 0)).await?;
         let token = token(&hub, BOX).await?;
-        let raw = directory.join("flashed.raw");
-        let mut copy = Command::new("cp");
-        copy.args(["--sparse=always", "--reflink=auto"])
-            .arg(image.raw()?)
-            .arg(&raw);
-        run(copy).await?;
+        let raw = copy(directory, image).await?;
         Esp::of(&raw)?.write("/holdfast/token", token.as_bytes()).await?;
-        let disk = Disk::flashed(&directory.join("disk.qcow2"), &raw, DISK).await?;
+        Self::flashed(directory, hub, &raw).await
+    }
+
+    /// As [`Site::prepare`], made a box of its own as a builder does it, with these arguments of `cargo xtask image personalise` beside the token.
+    pub async fn personalise(directory: &Path, image: &Image, arguments: &[&str]) -> Result<Self> {
+        let hub = Hub::start_for_guests(&directory.join("hub"), HOST, (0, 0)).await?;
+        let file = directory.join("token");
+        let token = token(&hub, BOX).await?;
+        fs::File::create(&file)?.write_all(token.as_bytes())?;
+        let raw = copy(directory, image).await?;
+        let mut personalise = Command::new(paths::binary("xtask")?);
+        personalise.args(["image", "personalise"]).arg(&raw);
+        personalise.arg("--token-file").arg(&file).args(arguments);
+        run(personalise).await?;
+        Self::flashed(directory, hub, &raw).await
+    }
+
+    async fn flashed(directory: &Path, hub: Hub, raw: &Path) -> Result<Self> {
         Ok(Self {
             hub,
-            disk,
+            disk: Disk::flashed(&directory.join("disk.qcow2"), raw, DISK).await?,
             directory: directory.to_owned(),
         })
     }
@@ -304,6 +317,17 @@ impl Frozen {
 async fn esp(disk: &Disk) -> Result<(tempfile::TempDir, Esp)> {
     let (directory, raw) = raw(disk).await?;
     Ok((directory, Esp::of(&raw)?))
+}
+
+/// A copy of the raw image that may be written.
+async fn copy(directory: &Path, image: &Image) -> Result<PathBuf> {
+    let raw = directory.join("flashed.raw");
+    let mut copy = Command::new("cp");
+    copy.args(["--sparse=always", "--reflink=auto"])
+        .arg(image.raw()?)
+        .arg(&raw);
+    run(copy).await?;
+    Ok(raw)
 }
 
 /// A new token for a node of this name.

@@ -35,6 +35,27 @@ struct Variant {
 
 const X86: &str = "x86_64";
 
+/// What `holdfastctl release render --seed` writes for a release with a small app.
+const SEED: &str = r#"{
+  "schema": "1.0",
+  "content": {
+    "apps": [{"name": "web", "manifests": [{"inline": [{
+      "apiVersion": "apps/v1", "kind": "Deployment",
+      "metadata": {"name": "web", "namespace": "default"},
+      "spec": {
+        "replicas": 1,
+        "selector": {"matchLabels": {"app": "web"}},
+        "template": {
+          "metadata": {"labels": {"app": "web"}},
+          "spec": {"containers": [{"name": "main", "image": "registry.k8s.io/pause:3.10"}]}
+        }
+      }
+    }]}]}],
+    "policy": {"drift": "correct", "prune": true, "readyDeadlineSeconds": 3600, "stabilitySeconds": 10}
+  }
+}
+"#;
+
 const VARIANTS: &[Variant] = &[
     Variant {
         name: "one",
@@ -87,6 +108,14 @@ const VARIANTS: &[Variant] = &[
         more: &["--debug-variant"],
         scope: Scope::Full,
     },
+    Variant {
+        name: "seeded",
+        architecture: X86,
+        version: "1",
+        extra: &[("usr/share/holdfast/seed/release.json", SEED)],
+        more: &[],
+        scope: Scope::Full,
+    },
     // Without Kubernetes: the one of this machine is for its own processor.
     Variant {
         name: "one",
@@ -121,6 +150,8 @@ pub fn run(scope: Scope, no_prerequisites: bool, arguments: &[String]) -> Result
         .env_remove("RUST_BACKTRACE");
     if scope == Scope::Full {
         tests.args([
+            "--test",
+            "image_alone",
             "--test",
             "image_updates",
             "--test",
