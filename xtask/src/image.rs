@@ -16,6 +16,9 @@ mod personalise;
 mod sbom;
 mod secure_boot;
 mod update;
+mod versions;
+
+pub use versions::another as another_version;
 
 use anyhow::Result;
 use clap::{Args, Subcommand, ValueEnum};

@@ -7,7 +7,7 @@ use super::{
     Architecture, foreign,
     keys::Keys,
     lock, locked,
-    mirror::{self, Mirror},
+    mirror::{self, Chosen, Mirror},
     outputs::{self, Image},
     parts::{self, Extras},
 };
@@ -26,6 +26,10 @@ use std::{
     process::Command,
     time::Instant,
 };
+
+/// The time that everything in the image is of, in seconds since 1970: the first that FAT knows. Were it that of the commit, each commit would
+/// make another image of the same files.
+const TIME: &str = "315532800";
 
 #[derive(Args)]
 #[group(id = "image-build")]
@@ -76,11 +80,15 @@ pub struct Options {
     #[arg(long)]
     debug_variant: bool,
     /// Pin the packages of today in image/packages.ARCHITECTURE.lock instead of checking them
-    #[arg(long)]
+    #[arg(long, conflicts_with = "package")]
     update_lock: bool,
-    /// Build twice and fail unless both builds have the same /usr, the same verity data and the same kernel image
+    /// Build twice, the second time elsewhere and with all packages installed again, and fail unless both builds have the
+    /// same /usr, the same verity data and the same kernel image
     #[arg(long)]
     check_reproducible: bool,
+    /// Take a package in this version though the mirror has a newer one, and whatever the lock file pins; may be given more than once
+    #[arg(long, value_name = "NAME=VERSION", value_parser = Chosen::parse)]
+    package: Vec<Chosen>,
     /// Leave out the compressed image, the list of parts and the signatures
     #[arg(long)]
     quick: bool,
@@ -122,7 +130,8 @@ pub fn run(options: &Options) -> Result<()> {
     let build = Build {
         architecture,
         keys: Keys::in_directory(options.keys.as_deref()),
-        mirror: Mirror::choose(options.mirror.as_deref(), options.security_mirror.as_deref())?,
+        mirror: Mirror::choose(options.mirror.as_deref(), options.security_mirror.as_deref())?
+            .preferring(options.package.clone()),
         work: shell::root().join("target/image"),
         epoch: epoch()?,
         debug: options.debug_variant,
@@ -147,35 +156,39 @@ pub fn run(options: &Options) -> Result<()> {
         }
         None => None,
     };
-    let tree = build.work.join("work").join(architecture.name()).join("parts");
-    parts::assemble(
-        &tree,
-        &binary,
-        &build.keys,
-        &Extras {
-            k3s: options.k3s.as_deref(),
-            pinned: pinned.as_ref(),
-            seed: options.seed.as_deref(),
-            artifacts: options.artifacts.as_deref(),
-        },
+    let extras = Extras {
+        k3s: options.k3s.as_deref(),
+        pinned: pinned.as_ref(),
+        seed: options.seed.as_deref(),
+        artifacts: options.artifacts.as_deref(),
+    };
+    // What is kept of installed packages is of those that the lock file pins.
+    let first = build.attempt(
+        "",
+        &shell::root().join("image/recipe"),
+        !options.fresh && options.package.is_empty(),
     )?;
+    parts::assemble(&first.parts(), &binary, &build.keys, &extras)?;
     step(begun, "the image");
-    let made = build.mkosi(&version, &tree, "build", !options.fresh)?;
+    let made = build.mkosi(&version, &first)?;
     locked::check(&made.usr(), &build.tools_tree(), options.debug_variant)?;
     let packages = lock::installed(&made.manifests(), &build.archives())?;
     let snapshot = mirror::snapshot(&build.packages(), architecture)?;
+    mirror::are_chosen(&options.package, &packages)?;
     lock::check(
         architecture,
         &packages,
         snapshot,
         options.update_lock,
         options.debug_variant,
+        &options.package,
     )?;
     let mut seconds = begun.elapsed();
     if options.check_reproducible {
         step(begun, "the image a second time, to compare");
-        let second = build.mkosi(&version, &tree, "build-again", false)?;
-        outputs::compare(&made, &second)?;
+        let second = build.attempt("again", &first.recipe(), false)?;
+        parts::assemble(&second.parts(), &binary, &build.keys, &extras)?;
+        outputs::compare(&made, &build.mkosi(&version, &second)?)?;
         fs::remove_dir_all(&second.directory)?;
     }
     step(begun, "the results");
@@ -207,7 +220,7 @@ fn node(architecture: Architecture) -> Result<PathBuf> {
     Ok(shell::root().join(built.trim()))
 }
 
-/// The time that everything in the image is of, in seconds since 1970: `SOURCE_DATE_EPOCH`, else that of the commit that is built.
+/// The time that the list of parts is of, in seconds since 1970: `SOURCE_DATE_EPOCH`, else that of the commit that is built.
 fn epoch() -> Result<u64> {
     let text = match env::var("SOURCE_DATE_EPOCH") {
         Ok(text) => text,
@@ -217,6 +230,28 @@ fn epoch() -> Result<u64> {
     text.trim()
         .parse()
         .with_context(|| format!("SOURCE_DATE_EPOCH is {text:?}: seconds since 1970 are expected"))
+}
+
+/// One of the images of a build.
+struct Attempt {
+    directory: PathBuf,
+    /// Whether packages are taken as an earlier build left them installed.
+    from_cache: bool,
+}
+
+impl Attempt {
+    /// The recipe as it was when the build began, whoever changes it meanwhile.
+    fn recipe(&self) -> PathBuf {
+        self.directory.join("recipe")
+    }
+
+    fn parts(&self) -> PathBuf {
+        self.directory.join("parts")
+    }
+
+    fn output(&self) -> PathBuf {
+        self.directory.join("build")
+    }
 }
 
 struct Build {
@@ -257,14 +292,14 @@ impl Build {
     }
 
     /// mkosi with what every call of it has.
-    fn command(&self, recipe: &str, packages: &Path) -> Result<Command> {
+    fn command(&self, recipe: &Path, packages: &Path) -> Result<Command> {
         let workspace = self.work.join("work/mkosi");
         fs::create_dir_all(&workspace)?;
         fs::create_dir_all(packages)?;
         let mut command = shell::command("mkosi");
         command
             .arg("--directory")
-            .arg(shell::root().join("image").join(recipe))
+            .arg(recipe)
             .arg("--package-manager-tree")
             .arg(self.mirror.write_tree(&self.work.join("work/apt"))?)
             .arg("--package-cache-dir")
@@ -288,7 +323,7 @@ impl Build {
         }
         let packages = self.work.join("cache/packages/tools");
         shell::run(
-            self.command("tools", &packages)?
+            self.command(&shell::root().join("image/tools"), &packages)?
                 .arg("--output-dir")
                 .arg(self.work.join("cache"))
                 .arg("build"),
@@ -297,14 +332,31 @@ impl Build {
         Ok(())
     }
 
-    /// Makes the image below `work/<architecture>/<name>`.
-    fn mkosi(&self, version: &str, tree: &Path, name: &str, from_cache: bool) -> Result<Image> {
-        let directory = self.work.join("work").join(self.architecture.name()).join(name);
-        if directory.exists() {
-            fs::remove_dir_all(&directory)?;
+    /// Where one image is made by a copy of the recipe, emptied: below `work/<architecture>`, and there below `below`.
+    fn attempt(&self, below: &str, recipe: &Path, from_cache: bool) -> Result<Attempt> {
+        let directory = self.work.join("work").join(self.architecture.name()).join(below);
+        let attempt = Attempt {
+            directory,
+            from_cache,
+        };
+        for directory in [attempt.output(), attempt.recipe()] {
+            if directory.exists() {
+                fs::remove_dir_all(directory)?;
+            }
         }
-        fs::create_dir_all(&directory)?;
-        let mut command = self.command("recipe", &self.packages())?;
+        fs::create_dir_all(attempt.output())?;
+        shell::output(
+            shell::command("cp")
+                .args(["--archive", "--"])
+                .args([recipe, &attempt.recipe()]),
+        )?;
+        Ok(attempt)
+    }
+
+    /// Makes the image of the parts that lie where it is made.
+    fn mkosi(&self, version: &str, attempt: &Attempt) -> Result<Image> {
+        let directory = attempt.output();
+        let mut command = self.command(&attempt.recipe(), &self.packages())?;
         command
             .arg("--tools-tree")
             .arg(self.tools_tree())
@@ -316,10 +368,9 @@ impl Build {
                 "--image-version",
                 version,
             ])
-            .arg("--source-date-epoch")
-            .arg(self.epoch.to_string())
+            .args(["--source-date-epoch", TIME])
             .arg("--extra-tree")
-            .arg(tree)
+            .arg(attempt.parts())
             // What is enrolled is among the parts.
             .args(["--secure-boot", "yes", "--secure-boot-auto-enroll", "no"])
             .arg("--secure-boot-key")
@@ -335,13 +386,11 @@ impl Build {
         if self.debug {
             command.args(["--profile", "debug"]);
         }
-        if from_cache {
+        if attempt.from_cache {
             // Installed packages are kept between builds; mkosi makes them anew when their list changes.
-            let cache = self.work.join(if self.debug {
-                "cache/installed-debug"
-            } else {
-                "cache/installed"
-            });
+            // What is of another time in them, such as the days in /etc/shadow, would be in the image.
+            let variant = if self.debug { "-debug" } else { "" };
+            let cache = self.work.join(format!("cache/installed{variant}-{TIME}"));
             fs::create_dir_all(&cache)?;
             command.args(["--incremental", "yes", "--cache-dir"]).arg(cache);
         }

@@ -3,7 +3,7 @@
 //! In: mkosi's manifests, its cache of package files, `image/packages.<architecture>.lock`. Out: the list; an error that says what differs.
 //! Guarantees: an image of other packages than the lock file names is refused, until the lock file is written anew on purpose.
 
-use super::Architecture;
+use super::{Architecture, mirror::Chosen};
 use crate::{files, shell};
 use anyhow::{Context as _, Result, bail};
 use holdfast_protocol::Digest;
@@ -64,13 +64,14 @@ pub fn installed(manifests: &[PathBuf], archives: &Path) -> Result<Packages> {
 }
 
 /// Checks `packages` against the lock file, or writes it where there is none or `update` is set. A lock file is for images without
-/// the debug variant's packages, which are checked as far as the lock file names them.
+/// the debug variant's packages, which are checked as far as the lock file names them. What was chosen is what was asked for.
 pub fn check(
     architecture: Architecture,
     packages: &Packages,
     snapshot: u64,
     update: bool,
     debug: bool,
+    chosen: &[Chosen],
 ) -> Result<()> {
     let path = format!("image/packages.{}.lock", architecture.name());
     if (update || !shell::root().join(&path).exists()) && !debug {
@@ -80,7 +81,12 @@ pub fn check(
     if !shell::root().join(&path).exists() {
         return Ok(());
     }
-    let locked = pinned(architecture)?;
+    let mut locked = pinned(architecture)?;
+    for Chosen { name, .. } in chosen {
+        if let (Some(pinned), Some(package)) = (locked.get_mut(name), packages.get(name)) {
+            pinned.clone_from(package);
+        }
+    }
     let differences = differences(&locked, packages, debug);
     if differences.is_empty() {
         return Ok(());
@@ -91,7 +97,7 @@ pub fn check(
 }
 
 /// The packages that the lock file of an architecture pins.
-fn pinned(architecture: Architecture) -> Result<Packages> {
+pub fn pinned(architecture: Architecture) -> Result<Packages> {
     let path = format!("image/packages.{}.lock", architecture.name());
     from_text(&files::read(&path)?).with_context(|| path.clone())
 }
