@@ -59,17 +59,18 @@ pub async fn run(common: &Common) -> Result<Exit, Problem> {
     let mut keys = terminal::keys();
     let mut page = Page::Main;
     let mut facts = facts::look(&settings).await;
-    let mut last_key: Option<Instant> = None;
+    // Whoever has just switched the box on wants to see it come up.
+    let mut last_key = Instant::now();
     loop {
         let size = terminal.size();
         terminal
             .show(screen::draw(&page, &facts, size))
             .map_err(|error| failed(&error))?;
-        let lively = last_key.is_some_and(|pressed| pressed.elapsed() < ATTENTION);
+        let lively = last_key.elapsed() < ATTENTION;
         tokio::select! {
             key = keys.recv() => {
                 let Some(key) = key else { return Ok(Exit::Done) };
-                last_key = Some(Instant::now());
+                last_key = Instant::now();
                 if QUIT.contains(&key) || (key == b'q' && !matches!(page, Page::Reset { .. })) {
                     return Ok(Exit::Done);
                 }

@@ -66,16 +66,7 @@ impl Terminal {
         if lines == self.shown {
             return Ok(());
         }
-        // Home, cursor hidden, every line with its rest cleared, and all below.
-        let mut text = String::from("\x1b[?25l\x1b[H");
-        for (index, line) in lines.iter().enumerate() {
-            if index > 0 {
-                text.push_str("\r\n");
-            }
-            text.push_str(line);
-            text.push_str("\x1b[K");
-        }
-        text.push_str("\x1b[J");
+        let text = frame(&lines);
         let mut out = io::stdout().lock();
         out.write_all(text.as_bytes())?;
         out.flush()?;
@@ -95,6 +86,21 @@ impl Drop for Terminal {
         let mut out = io::stdout().lock();
         let _ = out.write_all(b"\x1b[?25h\r\n").and_then(|()| out.flush());
     }
+}
+
+/// What makes a terminal show these lines: home, cursor hidden, each line erased before it is written. Not after: behind its last column the
+/// cursor stays on it, and would erase the character there. The last line is erased with all below.
+pub(super) fn frame(lines: &[String]) -> String {
+    let mut text = String::from("\x1b[?25l\x1b[H");
+    for (index, line) in lines.iter().enumerate() {
+        if index > 0 {
+            text.push_str("\r\n");
+        }
+        let is_last = index + 1 == lines.len();
+        text.push_str(if is_last { "\x1b[J" } else { "\x1b[K" });
+        text.push_str(line);
+    }
+    text
 }
 
 /// Keys as they are typed. The channel closes when the terminal does.

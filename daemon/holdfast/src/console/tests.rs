@@ -142,3 +142,17 @@ fn a_small_terminal_says_that_there_is_more() {
         );
     }
 }
+
+#[test]
+fn a_line_as_wide_as_the_terminal_keeps_its_last_character() {
+    let lines = ["=".repeat(80), "short".into(), "=".repeat(80)];
+    let text = super::terminal::frame(&lines);
+    for (number, row) in text.split("\r\n").enumerate() {
+        let (before, _) = row.split_once(&lines[number]).expect("each line is there");
+        assert!(
+            before.ends_with("\x1b[K") || before.ends_with("\x1b[J"),
+            "{before:?}"
+        );
+        assert!(row.ends_with(&lines[number]), "something erases behind {row:?}");
+    }
+}
