@@ -219,6 +219,25 @@ async fn on_version_2(hub: &Hub, name: &str) -> Result<Board> {
 }
 
 #[tokio::test]
+async fn how_the_last_good_start_of_a_version_ended_is_not_told_as_the_reason_for_leaving_it() -> Result<()> {
+    let hub = Hub::start().await?;
+    let mut board = on_version_2(&hub, "os-silent").await?;
+    // Its starts ended in the initrd until no try was left: none of them wrote anything down.
+    board.rename("holdfast_2.efi", "holdfast_2+0-2.efi")?;
+    assert_eq!(board.power_on().await?, "1");
+    board.has_gate = true;
+    board.until("1.2", "committed", "1").await?;
+    board.power_off().await?;
+    let events = board.events()?;
+    let told = events.iter().find(|event| event.kind == EventKind::OsRolledBack);
+    assert!(
+        told.is_some_and(|event| event.message.contains("the kernel or its disk did not come up")),
+        "{told:?}"
+    );
+    Ok(())
+}
+
+#[tokio::test]
 async fn pain_14_a_version_that_was_good_is_left_only_when_it_does_not_come_up_any_more() -> Result<()> {
     let hub = Hub::start().await?;
     let mut board = on_version_2(&hub, "os-worn").await?;

@@ -214,14 +214,16 @@ impl System {
         });
     }
 
-    /// Why the starts of this version were no good, as far as they left word.
+    /// Why the starts of this version were no good, as far as they left word. How one ended that was found good says nothing of those after it.
     fn why(&self, version: &str) -> String {
         let boots = self.parts.boots.read().unwrap_or_default();
         let tried: Vec<_> = boots
             .iter()
             .rev()
             .skip_while(|boot| boot.id == *self.parts.boots.boot())
-            .take_while(|boot| boot.system.version.as_deref() == Some(version))
+            .take_while(|boot| {
+                boot.system.version.as_deref() == Some(version) && boot.verdict() != Some(Ok(()))
+            })
             .collect();
         let verdict = tried.iter().find_map(|boot| match boot.verdict() {
             Some(Err(problem)) => Some(problem.message.clone()),
@@ -246,7 +248,7 @@ impl System {
                 None => verdict,
             },
             (None, Some(ending)) => format!("it was not found good, and its last start ended so: {ending}"),
-            (None, None) => "none of its starts came as far as to write anything down; the kernel or its disk did not come up".into(),
+            (None, None) => "none of its last starts came as far as to write anything down; the kernel or its disk did not come up".into(),
         }
     }
 
