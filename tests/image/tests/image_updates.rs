@@ -289,6 +289,10 @@ async fn a_version_good_long_ago_whose_disk_fails_is_left_for_the_other_slot() -
             told.generation.is_none(),
             "a document is blamed for a disk that failed: {told:?}"
         );
+        ensure!(
+            told.message.contains("the kernel or its disk did not come up"),
+            "{told:?}"
+        );
         machine
             .meanwhile(runs_what_was_proven(&site, &before, |_| true))
             .await?;
