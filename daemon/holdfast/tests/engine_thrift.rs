@@ -346,6 +346,7 @@ async fn a_request_that_is_refused_for_load_is_sent_again_and_nothing_fails() ->
 
 #[tokio::test]
 async fn a_watch_goes_on_over_documents_and_begins_anew_where_there_is_more_to_see() -> Result<()> {
+    const CHANGES: u64 = 6;
     // Pod templates, for nobody else in this binary touches them.
     let template = |name: &str, value: u32| json!({"apiVersion": "v1", "kind": "PodTemplate", "metadata": {"name": name}, "template": {"metadata": {"labels": {"value": value.to_string()}}, "spec": {"containers": [{"name": "main", "image": "registry.k8s.io/pause:3.10"}]}}});
     let hub = Hub::start().await?;
@@ -359,7 +360,6 @@ async fn a_watch_goes_on_over_documents_and_begins_anew_where_there_is_more_to_s
     publish(1, &[template("one", 1)]).await?;
     let lists = || requests(&node.kubectl, "podtemplates", &["LIST"]);
     let before = lists().await?;
-    const CHANGES: u64 = 6;
     for counter in 2..2 + CHANGES {
         publish(counter, &[template("one", counter as u32)]).await?;
     }

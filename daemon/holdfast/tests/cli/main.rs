@@ -2,7 +2,10 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by them")]
 
+#[path = "../common/mod.rs"]
 mod common;
+mod doctor;
+mod plan;
 
 use common::{TestBox, hub::TestHub, put};
 use holdfast_protocol::codes as shared;
@@ -247,105 +250,6 @@ async fn a_state_directory_or_key_that_others_can_read_is_refused_with_the_comma
 }
 
 #[tokio::test]
-async fn doctor_examines_a_bare_box_and_an_enrolled_one() {
-    let hub = TestHub::start().await;
-    let node = TestBox::new("");
-    let outcome = |examined: &Value, name: &str| {
-        let checks = examined["checks"].as_array().unwrap();
-        let check = checks
-            .iter()
-            .find(|check| check["name"] == name)
-            .unwrap_or_else(|| panic!("{name}: {examined}"));
-        check["outcome"].as_str().unwrap().to_owned()
-    };
-    let bare = run(&node, &["doctor", "-o", "json"]).await;
-    assert_eq!(code(&bare), 1, "without k3s there is something to do");
-    let bare = json(&bare.stdout);
-    assert_eq!(outcome(&bare, "settings"), "ok");
-    assert_eq!(outcome(&bare, "identity"), "warn");
-    assert_eq!(outcome(&bare, "kubernetes-program"), "fail");
-    assert!(!node.path("state").exists(), "doctor changes nothing");
-
-    put(
-        &node.path("k3s"),
-        "#!/bin/sh\necho 'testcluster version v1.36.0'\n",
-    );
-    fs::set_permissions(node.path("k3s"), fs::Permissions::from_mode(0o755)).unwrap();
-    *hub.time.lock().unwrap() = "2060-01-01T00:00:00Z".parse().unwrap();
-    assert_eq!(
-        code(&run(&node, &["enrol", &hub.token("one").to_string()]).await),
-        0
-    );
-    let enrolled = run(&node, &["doctor", "-o", "json"]).await;
-    assert_eq!(
-        code(&enrolled),
-        0,
-        "{}",
-        String::from_utf8_lossy(&enrolled.stdout)
-    );
-    let examined = json(&enrolled.stdout);
-    assert_eq!(outcome(&examined, "identity"), "ok");
-    assert_eq!(outcome(&examined, "hub"), "ok");
-    assert_eq!(
-        outcome(&examined, "broker"),
-        "warn",
-        "nothing listens there, which costs only the link"
-    );
-    assert_eq!(outcome(&examined, "kubernetes-program"), "ok");
-    assert_eq!(outcome(&examined, "clock"), "warn", "the hub's time is later");
-    assert_eq!(
-        outcome(&examined, "certificate"),
-        "warn",
-        "over by the hub's time"
-    );
-    let text = run(&node, &["doctor"]).await;
-    assert!(String::from_utf8_lossy(&text.stdout).contains("do: "));
-
-    let broken = TestBox::new("nonsense = 1\n");
-    let examined = run(&broken, &["doctor", "-o", "json"]).await;
-    assert_eq!(code(&examined), 1);
-    assert_eq!(outcome(&json(&examined.stdout), "settings"), "fail");
-}
-
-#[tokio::test]
-async fn doctor_takes_in_what_the_running_daemon_knows() {
-    let hub = TestHub::start().await;
-    let node = TestBox::new("");
-    put(
-        &node.path("k3s"),
-        "#!/bin/sh\necho 'testcluster version v1.36.0'\n[ \"$1\" = --version ]\n",
-    );
-    fs::set_permissions(node.path("k3s"), fs::Permissions::from_mode(0o755)).unwrap();
-    let check = |examined: &Value, name: &str| {
-        let checks = examined["checks"].as_array().unwrap();
-        checks.iter().find(|check| check["name"] == name).cloned()
-    };
-    let without = json(&run(&node, &["doctor", "-o", "json"]).await.stdout);
-    let found = check(&without, "daemon").unwrap();
-    assert_eq!(found["outcome"], "warn");
-    assert_eq!(found["code"], "daemon-unreachable");
-
-    assert_eq!(
-        code(&run(&node, &["enrol", &hub.token("one").to_string()]).await),
-        0
-    );
-    let (child, _notify) = daemon(&node).await;
-    common::until("the end of Kubernetes is a failure", async || {
-        let examined = json(&run(&node, &["doctor", "-o", "json"]).await.stdout);
-        assert_eq!(check(&examined, "daemon").unwrap()["outcome"], "ok");
-        assert_eq!(check(&examined, "kubernetes-program").unwrap()["outcome"], "ok");
-        check(&examined, "kubernetes").is_some_and(|found| {
-            found["outcome"] == "fail"
-                && found["code"] == "kubernetes-exited"
-                && found["action"].as_str().is_some_and(|action| !action.is_empty())
-                && examined["outcome"] == "fail"
-        })
-    })
-    .await;
-    assert_eq!(end(child, Signal::SIGTERM).await, 0);
-}
-
-#[tokio::test]
 async fn a_socket_path_that_no_system_takes_is_named_as_such() {
     let node = TestBox::new("");
     let text = fs::read_to_string(node.path("node.toml")).unwrap();
@@ -525,99 +429,6 @@ async fn a_box_joins_by_a_systemd_credential_without_anyone_at_it() {
     .await;
     assert_eq!(hub.enrolments.lock().unwrap()[0].token_id, "one");
     child.kill().await.unwrap();
-}
-
-#[tokio::test]
-async fn a_release_directory_is_planned_on_a_machine_that_is_no_box() {
-    let directory = tempfile::tempdir().unwrap();
-    let file = |name: &str, text: &str| {
-        let path = directory.path().join(name);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        put(&path, text);
-    };
-    let large = "x".repeat(20_000);
-    file(
-        "web/a.yaml",
-        &format!(
-            "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: web}}\ndata: {{site: \"${{node.labels.site}}\", text: {large}}}\n"
-        ),
-    );
-    file(
-        "lamps/b.yaml",
-        "apiVersion: example.com/v1\nkind: Lamp\nmetadata: {name: red}\n---\napiVersion: v1\nkind: Secret\nmetadata: {name: key}\nstringData: {password: till-secret}\n",
-    );
-    let node = TestBox::new("");
-    let path = directory.path().display().to_string();
-    let planned = run(&node, &["plan", &path, "--label", "site=berlin", "-o", "json"]).await;
-    assert_eq!(code(&planned), 0, "{}", String::from_utf8_lossy(&planned.stderr));
-    assert!(!String::from_utf8_lossy(&planned.stdout).contains("till-secret"));
-    let plan = json(&planned.stdout);
-    assert_eq!(plan["basis"], "nothing");
-    let created: usize = plan["steps"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|step| step["create"].as_array().unwrap().len())
-        .sum();
-    assert_eq!(created, 3);
-    assert!(
-        plan["notes"][0].as_str().unwrap().contains("Lamp.example.com"),
-        "{plan}"
-    );
-    let text = run(&node, &["plan", &path, "--label", "site=berlin"]).await;
-    let text = String::from_utf8(text.stdout).unwrap();
-    assert!(
-        text.contains("no box here") && text.contains("ConfigMap"),
-        "{text}"
-    );
-    assert!(!text.contains("till-secret"));
-
-    // A box that is not enrolled is as good as none.
-    let (child, _notify) = daemon(&node).await;
-    let beside = run(&node, &["plan", &path, "--label", "site=berlin", "-o", "json"]).await;
-    assert_eq!(json(&beside.stdout), plan);
-    assert_eq!(end(child, Signal::SIGTERM).await, 0);
-
-    let missing = run(&node, &["plan", &path, "-o", "json"]).await;
-    assert_eq!(code(&missing), 1);
-    let problem = json(&missing.stderr);
-    assert_eq!(problem["code"], "variable-missing");
-    assert!(
-        problem["message"].as_str().unwrap().contains("data.site"),
-        "{problem}"
-    );
-}
-
-#[tokio::test]
-async fn a_document_is_planned_as_it_is_and_refused_where_it_breaks_a_rule() {
-    let node = TestBox::new("");
-    let mut document = serde_json::json!({
-        "schema": "1.0", "node": "shop-17", "generation": "1.7", "issuedAt": "2026-01-01T00:00:00Z",
-        "apps": [{"name": "web", "manifests": [
-            {"inline": [{"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "web"}}]},
-            {"blob": {"digest": format!("sha256:{}", "0".repeat(64)), "size": 7}},
-        ]}],
-    });
-    let path = node.path("document.json");
-    put(&path, &document.to_string());
-    let planned = run(&node, &["plan", &path.display().to_string(), "-o", "json"]).await;
-    assert_eq!(code(&planned), 0, "{}", String::from_utf8_lossy(&planned.stderr));
-    let plan = json(&planned.stdout);
-    assert_eq!(plan["generation"], "1.7");
-    assert!(
-        plan["notes"][0].as_str().unwrap().contains("not on this machine"),
-        "{plan}"
-    );
-    document["policy"] = serde_json::json!({"readyDeadlineSeconds": 0});
-    put(&path, &document.to_string());
-    let refused = run(&node, &["plan", &path.display().to_string(), "-o", "json"]).await;
-    assert_eq!(code(&refused), 1);
-    assert!(
-        json(&refused.stderr)["message"]
-            .as_str()
-            .unwrap()
-            .contains("policy.readyDeadlineSeconds")
-    );
 }
 
 #[test]
