@@ -261,6 +261,22 @@ impl Machine {
         self.qmp.command("screendump", request).await.map(drop)
     }
 
+    /// As [`Machine::photograph`], once the screen shows something else than the file does. Nothing tells of that; it is looked at again and again.
+    pub async fn photograph_another(&mut self, file: &Path, within: Duration) -> Result<()> {
+        let before = fs::read(file)?;
+        let mut looks = tokio::time::interval(Duration::from_millis(500));
+        let changed = async {
+            while fs::read(file)? == before {
+                looks.tick().await;
+                self.photograph(file).await?;
+            }
+            Ok(())
+        };
+        tokio::time::timeout(within, changed)
+            .await
+            .context("the screen does not change")?
+    }
+
     /// Presses and releases keys of the keyboard, one after the other, each named as QEMU names it.
     pub async fn press(&mut self, keys: &[&str]) -> Result<()> {
         for key in keys {

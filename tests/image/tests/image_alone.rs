@@ -34,8 +34,8 @@ async fn a_first_boot_without_any_network_runs_the_seed_and_later_the_box_enrols
         let mut machine = site.switch_on(&setup).await?;
         // Before the firmware is through.
         machine.set_cable(false).await?;
-        // The seed's app is ready: that is what makes this boot good.
         base::boot_is_good(&mut machine).await?;
+        machine.console.wait_for(&["the seed runs"], BOOT).await?;
         machine.photograph(&directory.join("alone.png")).await?;
         ensure!(
             site.hub.node(BOX).await.is_err(),
@@ -69,9 +69,18 @@ async fn a_first_boot_without_any_network_runs_the_seed_and_later_the_box_enrols
             from.iter().any(|address| address == ADDRESS),
             "it speaks from {from:?}"
         );
-        machine.photograph(&directory.join("enrolled.png")).await?;
-        machine.press(&["n"]).await?;
-        machine.photograph(&directory.join("network.png")).await?;
+        // For people: what its screen shows, and with which keys.
+        for (key, page) in [
+            ("esc", "enrolled"),
+            ("n", "network"),
+            ("i", "identity"),
+            ("l", "log"),
+        ] {
+            let file = directory.join(format!("{page}.png"));
+            machine.photograph(&file).await?;
+            machine.press(&[key]).await?;
+            machine.photograph_another(&file, OFF).await?;
+        }
         machine.shut_down(OFF).await
     })
     .await

@@ -56,6 +56,19 @@ const SEED: &str = r#"{
 }
 "#;
 
+/// Says on the console when the box has brought its document to its good end.
+const SEED_WATCH: &str = r#"[Unit]
+After=holdfast.service
+StartLimitIntervalSec=0
+
+[Service]
+Type=oneshot
+ExecStart=/bin/sh -c 'holdfast -o json status | grep -q committed && echo the seed runs'
+StandardOutput=journal+console
+Restart=on-failure
+RestartSec=2
+"#;
+
 const VARIANTS: &[Variant] = &[
     Variant {
         name: "one",
@@ -112,7 +125,15 @@ const VARIANTS: &[Variant] = &[
         name: "seeded",
         architecture: X86,
         version: "1",
-        extra: &[("usr/share/holdfast/seed/release.json", SEED)],
+        // Without a network nothing else would tell that the seed runs.
+        extra: &[
+            ("usr/share/holdfast/seed/release.json", SEED),
+            ("usr/lib/systemd/system/seed-watch.service", SEED_WATCH),
+            (
+                "usr/lib/systemd/system/holdfast.service.d/90-watch.conf",
+                "[Unit]\nWants=seed-watch.service\n",
+            ),
+        ],
         more: &[],
         scope: Scope::Full,
     },
