@@ -138,8 +138,10 @@ fn main(facts: &Facts, size: Size) -> Vec<String> {
             ));
             status.report.as_ref()
         }
-        Ok(_) => {
+        Ok(status) => {
             lines.extend(not_enrolled(facts));
+            // A box without a hub runs the seed of its image.
+            lines.extend(status.report.iter().flat_map(kubernetes_and_apps));
             None
         }
         Err(_) => {
@@ -216,15 +218,20 @@ fn runs(facts: &Facts, report: &StatusReport) -> Vec<String> {
     lines.push(field("health", health(report.health)));
     lines.push(field("runs", running));
     lines.push(field("phase", way(report, &details)));
+    lines.extend(kubernetes_and_apps(report));
+    lines
+}
+
+fn kubernetes_and_apps(report: &StatusReport) -> [String; 2] {
     let kubernetes = &report.kubernetes;
-    lines.push(field(
+    let runs = field(
         "kubernetes",
         format_args!(
             "{}, {}",
             health(kubernetes.health),
             kubernetes.version.as_deref().unwrap_or("version unknown")
         ),
-    ));
+    );
     let ready = report
         .apps
         .iter()
@@ -238,11 +245,11 @@ fn runs(facts: &Facts, report: &StatusReport) -> Vec<String> {
             format!("{mark}{}", app.name)
         })
         .collect();
-    lines.push(field(
+    let apps = field(
         "apps",
         format_args!("{ready} of {} ready: {}", report.apps.len(), names.join(" ")),
-    ));
-    lines
+    );
+    [runs, apps]
 }
 
 /// All that is wrong, the nearest cause first, nothing twice.

@@ -73,6 +73,20 @@ fn a_box_that_is_not_enrolled() {
 }
 
 #[test]
+fn a_box_that_is_not_enrolled_shows_what_it_runs_of_its_image() {
+    let apps = json!([{"name": "till", "health": "healthy", "ready": 3, "objects": 3, "cause": null}]);
+    let mut status = enrolled(&report("healthy", &apps, &Value::Null));
+    status["enrolled"] = json!(false);
+    let screen = draw(&Page::Main, &facts(Ok(status)), USUAL);
+    assert!(
+        screen
+            .iter()
+            .any(|line| line.starts_with("apps") && line.contains("1 of 1 ready: till")),
+        "{screen:#?}"
+    );
+}
+
+#[test]
 fn a_healthy_box() {
     let apps = json!([
         {"name": "till", "health": "healthy", "ready": 3, "objects": 3, "cause": null},
