@@ -57,7 +57,14 @@ impl SetUp {
 
 /// Boots both, in turn, so many times.
 pub async fn measure(images: &Path, pairs: usize, figures: &mut Figures) -> Result<()> {
-    let images = Images::in_directory(images);
+    // What lies below a disk is named in the disk.
+    let images = images.canonicalize().with_context(|| {
+        format!(
+            "{}: `cargo xtask bench --only boot` builds what is booted",
+            images.display()
+        )
+    })?;
+    let images = Images::in_directory(&images);
     let directory = site::directory("bench-boot")?;
     let supervised = supervised(&images, &directory.join("supervised")).await?;
     let bare = bare(&images, &directory.join("bare")).await?;
