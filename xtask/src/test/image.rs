@@ -57,7 +57,7 @@ const SEED: &str = r#"{
 "#;
 
 /// Says on the console when the box has brought its document to its good end.
-const SEED_WATCH: &str = r#"[Unit]
+const SEED_WATCH: &str = r"[Unit]
 After=holdfast.service
 StartLimitIntervalSec=0
 
@@ -67,7 +67,7 @@ ExecStart=/bin/sh -c 'holdfast -o json status | grep -q committed && echo the se
 StandardOutput=journal+console
 Restart=on-failure
 RestartSec=2
-"#;
+";
 
 const VARIANTS: &[Variant] = &[
     Variant {
