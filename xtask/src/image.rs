@@ -6,6 +6,7 @@
 
 mod build;
 mod foreign;
+mod inputs;
 mod keys;
 mod lock;
 mod locked;

@@ -17,6 +17,11 @@ pub fn root() -> PathBuf {
         .unwrap_or_default()
 }
 
+/// A path as the caller's shell means it. Programs that [`command`] starts run in the root, where a relative path leads elsewhere.
+pub fn given(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf())
+}
+
 /// Where cargo builds: `CARGO_TARGET_DIR`, else `target` in the root.
 pub fn target_directory() -> PathBuf {
     root().join(env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into()))

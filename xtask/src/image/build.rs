@@ -4,7 +4,7 @@
 //! failed is told with the command that failed; what is in the output directory is of one build.
 
 use super::{
-    Architecture, foreign,
+    Architecture, foreign, inputs,
     keys::Keys,
     lock, locked,
     mirror::{self, Chosen, Mirror},
@@ -104,7 +104,7 @@ impl Options {
     /// The lock file of the k3s to bake.
     fn lock_file(&self) -> Option<PathBuf> {
         match &self.k3s_lock {
-            Some(lock) => Some(shell::root().join(lock)),
+            Some(lock) => Some(shell::given(lock)),
             None if self.without_k3s || self.k3s.is_some() => None,
             None => Some(shell::root().join(k3s::LOCK)).filter(|lock| lock.exists()),
         }
@@ -123,6 +123,13 @@ pub fn run(options: &Options) -> Result<()> {
             "{version:?} cannot be the version of an image: 1 to 20 letters, digits, '.', '-', '~' or '^', beginning with a letter or digit"
         );
     }
+    inputs::check(
+        architecture,
+        options.binary.as_deref(),
+        options.k3s.as_deref(),
+        options.seed.as_deref(),
+        options.artifacts.as_deref(),
+    )?;
     if !options.no_prerequisites {
         prerequisites::install(&[prerequisites::Purpose::Image], false)?;
     }
@@ -135,13 +142,13 @@ pub fn run(options: &Options) -> Result<()> {
         work: shell::root().join("target/image"),
         epoch: epoch()?,
         debug: options.debug_variant,
-        extra_tree: options.extra_tree.as_ref().map(|tree| shell::root().join(tree)),
+        extra_tree: options.extra_tree.as_deref().map(shell::given),
         kernel_arguments: options.kernel_argument.clone(),
     };
     build.keys.make_missing()?;
     let _alone = build.alone()?;
     let binary = match &options.binary {
-        Some(binary) => shell::root().join(binary),
+        Some(binary) => shell::given(binary),
         None => node(architecture)?,
     };
     step(begun, "the tools that make the image");
@@ -194,7 +201,7 @@ pub fn run(options: &Options) -> Result<()> {
     step(begun, "the results");
     let results = Instant::now();
     let output = match &options.output {
-        Some(output) => shell::root().join(output),
+        Some(output) => shell::given(output),
         None => build.work.join(architecture.name()),
     };
     outputs::write(&made, &output, &packages, &build.keys, build.epoch, options.quick)?;

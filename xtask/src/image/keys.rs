@@ -41,7 +41,7 @@ impl Keys {
     /// Those of the directory given, else those below `target/image`.
     pub fn in_directory(given: Option<&Path>) -> Self {
         let directory = match given {
-            Some(directory) => shell::root().join(directory),
+            Some(directory) => shell::given(directory),
             None => shell::root().join("target/image/keys"),
         };
         Self { directory }
@@ -71,6 +71,7 @@ impl Keys {
             .mode(0o700)
             .create(&self.directory)
             .with_context(|| format!("cannot make {}", self.directory.display()))?;
+        self.require_pairs()?;
         if !self.image_key().exists() {
             let key = Ed25519KeyPair::generate_pkcs8(&ring::rand::SystemRandom::new())
                 .map_err(|_| anyhow::anyhow!("this machine gives no random numbers"))?;
@@ -88,6 +89,13 @@ impl Keys {
         files::replace(self.trust(), text)?;
         if !self.secure_boot_key().exists() {
             let new = self.directory.join("secure-boot.key.new");
+            let new_certificate = self.new_certificate();
+            // What an attempt left that was cut off is of no use.
+            for left in [&new, &new_certificate] {
+                if left.exists() {
+                    fs::remove_file(left).with_context(|| format!("cannot remove {}", left.display()))?;
+                }
+            }
             write_private(&new, b"")?;
             shell::run(
                 shell::command("openssl")
@@ -98,9 +106,46 @@ impl Keys {
                     .arg("-keyout")
                     .arg(&new)
                     .arg("-out")
-                    .arg(self.secure_boot_certificate()),
+                    .arg(&new_certificate),
             )?;
             fs::rename(&new, self.secure_boot_key())?;
+        }
+        if !self.secure_boot_certificate().exists() {
+            fs::rename(self.new_certificate(), self.secure_boot_certificate())?;
+        }
+        Ok(())
+    }
+
+    /// Where the certificate lies until its key has its name.
+    fn new_certificate(&self) -> PathBuf {
+        self.directory.join("secure-boot.crt.new")
+    }
+
+    /// Refuses a public half whose private half was lost, and a key without its certificate: a new pair in their place would make
+    /// images whose boxes take no update of the old ones, and nobody would hear of it before.
+    fn require_pairs(&self) -> Result<()> {
+        for (there, missing) in [
+            (self.trust(), self.image_key()),
+            (self.secure_boot_certificate(), self.secure_boot_key()),
+        ] {
+            if there.exists() && !missing.exists() {
+                bail!(
+                    "{} is there, but not {}, its other half: restore it from a copy, or name another directory for new keys; \
+                     boxes of earlier images take no update that is signed by new ones",
+                    there.display(),
+                    missing.display()
+                );
+            }
+        }
+        if self.secure_boot_key().exists()
+            && !self.secure_boot_certificate().exists()
+            && !self.new_certificate().exists()
+        {
+            bail!(
+                "{} is there, but not {}: restore it from a copy, or take it from where the results of an earlier build are",
+                self.secure_boot_key().display(),
+                self.secure_boot_certificate().display()
+            );
         }
         Ok(())
     }
@@ -182,5 +227,40 @@ mod tests {
             keys.signer().unwrap().public_key().as_ref()
         );
         assert_eq!(policy.keys[0].roles, [Role::OsImage]);
+    }
+
+    #[test]
+    fn half_of_a_pair_is_never_replaced_by_a_new_pair() {
+        let directory = tempfile::tempdir().unwrap();
+        let keys = Keys::in_directory(Some(&directory.path().join("keys")));
+        keys.make_missing().unwrap();
+        for lost in [
+            keys.image_key(),
+            keys.secure_boot_key(),
+            keys.secure_boot_certificate(),
+        ] {
+            let content = fs::read(&lost).unwrap();
+            fs::remove_file(&lost).unwrap();
+            let told = keys.make_missing().unwrap_err().to_string();
+            assert!(told.contains(&lost.display().to_string()), "{told}");
+            assert!(!lost.exists(), "{} was made anew", lost.display());
+            fs::write(&lost, content).unwrap();
+        }
+        keys.make_missing().unwrap();
+    }
+
+    #[test]
+    fn keys_whose_making_was_cut_off_are_made_by_the_next_attempt() {
+        let directory = tempfile::tempdir().unwrap();
+        let keys = Keys::in_directory(Some(directory.path()));
+        for left in ["secure-boot.key.new", "secure-boot.crt.new"] {
+            fs::write(directory.path().join(left), "torn").unwrap();
+        }
+        keys.make_missing().unwrap();
+        let certificate = fs::read(keys.secure_boot_certificate()).unwrap();
+        // The cut was between the two names.
+        fs::rename(keys.secure_boot_certificate(), keys.new_certificate()).unwrap();
+        keys.make_missing().unwrap();
+        assert_eq!(fs::read(keys.secure_boot_certificate()).unwrap(), certificate);
     }
 }

@@ -66,10 +66,16 @@ fn personalise(options: &Options) -> Result<()> {
     if settings == personal::Personal::default() && token.is_none() {
         bail!("nothing to write: name --hostname, --static-ip, --wifi or --token-file");
     }
-    let image = shell::root().join(&options.image);
-    let esp = Esp::of(&image)?;
+    let esp = Esp::of(&shell::given(&options.image))?;
+    let named = settings != personal::Personal::default();
     esp.make_directory("holdfast")?;
-    if settings != personal::Personal::default() {
+    if named {
+        let there = esp.settings()?;
+        let settings = personal::Personal {
+            hostname: settings.hostname.or(there.hostname),
+            network: settings.network.or(there.network),
+            wifi: settings.wifi.or(there.wifi),
+        };
         esp.write(personal::FILE, settings.to_toml().as_bytes())?;
     }
     if let Some(token) = token {
@@ -164,6 +170,25 @@ impl Esp {
                 .args(["-i", &self.drive])
                 .arg(format!("::/{path}")),
         )
+    }
+
+    /// The settings that the image has. Values that a box could not use are told and left out.
+    fn settings(&self) -> Result<personal::Personal> {
+        let path = format!("::/{}", personal::FILE);
+        let there = shell::command("mdir")
+            .args(["-i", &self.drive, "-b", &path])
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null())
+            .status()?;
+        if !there.success() {
+            return Ok(personal::Personal::default());
+        }
+        let text = shell::output(shell::command("mtype").args(["-i", &self.drive, &path]))?;
+        let (settings, problems) = personal::Personal::read(&text);
+        for problem in problems {
+            eprintln!("left out, for no box could use it: {}", problem.message);
+        }
+        Ok(settings)
     }
 
     fn write(&self, path: &str, content: &[u8]) -> Result<()> {
@@ -332,6 +357,12 @@ mod tests {
             written.contains("shop-18") && !written.contains("shop-17"),
             "{written}"
         );
+        for kept in ["192.0.2.17/24", "192.0.2.53", "correct horse"] {
+            assert!(
+                written.contains(kept),
+                "{kept} was not named, and is gone in {written}"
+            );
+        }
     }
 
     #[test]
