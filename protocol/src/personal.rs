@@ -149,7 +149,7 @@ pub fn network(
         .ok()
         .filter(|prefix| (1..=longest).contains(prefix))
         .ok_or_else(|| bad("network.address", "has a length of its network that cannot be"))?;
-    if host.is_unspecified() || host.is_loopback() || host.is_multicast() {
+    if !is_of_a_machine(host) || host.is_loopback() {
         return Err(bad("network.address", "is no address that a box can have"));
     }
     if is_reserved(host, prefix) {
@@ -166,6 +166,9 @@ pub fn network(
                 "is of another IP version than network.address",
             ));
         }
+        if !is_of_a_machine(router) || router.is_loopback() || is_reserved(router, prefix) {
+            return Err(bad("network.gateway", "is no address that a router can have"));
+        }
         if router == host {
             return Err(bad("network.gateway", "is the address of the box itself"));
         }
@@ -176,16 +179,29 @@ pub fn network(
             ));
         }
     }
+    let dns: Vec<IpAddr> = dns
+        .iter()
+        .map(|text| ip("network.dns", text))
+        .collect::<Result<_, _>>()?;
+    if !dns.iter().copied().all(is_of_a_machine) {
+        return Err(bad("network.dns", "is no address that a name server can have"));
+    }
     Ok(Network {
         interface: interface.map(str::to_owned),
         address: host,
         prefix,
         gateway,
-        dns: dns
-            .iter()
-            .map(|text| ip("network.dns", text))
-            .collect::<Result<_, _>>()?,
+        dns,
     })
+}
+
+/// Whether it is of one machine: not of none (RFC 1122 has all of 0.0.0.0/8 so), several or all.
+fn is_of_a_machine(address: IpAddr) -> bool {
+    let none_or_all = match address {
+        IpAddr::V4(address) => address.octets().first() == Some(&0) || address.is_broadcast(),
+        IpAddr::V6(address) => address.is_unspecified() || address.to_ipv4_mapped().is_some(),
+    };
+    !none_or_all && !address.is_multicast()
 }
 
 /// Whether an address of IPv4 has only zeros or only ones behind its network's part. Networks of one or two addresses have no such (RFC 3021).
@@ -369,6 +385,16 @@ mod tests {
         assert!(refused("192.0.2.17/24", Some("2001:db8::1"), &[]));
         assert!(refused("192.0.2.17/24", None, &["dns.example"]));
         assert!(!refused("2001:db8::17/64", Some("fe80::1"), &[]));
+        for address in ["0.0.0.1/24", "255.255.255.255/32", "::ffff:192.0.2.17/120"] {
+            assert!(refused(address, None, &[]), "{address}");
+        }
+        for router in ["192.0.2.0", "192.0.2.255"] {
+            assert!(refused("192.0.2.17/24", Some(router), &[]), "{router}");
+        }
+        for server in ["0.0.0.0", "255.255.255.255", "224.0.0.1", "::"] {
+            assert!(refused("192.0.2.17/24", None, &[server]), "{server}");
+        }
+        assert!(!refused("192.0.2.17/24", Some("192.0.2.1"), &["127.0.0.1"]));
         for name in ["", "a/b", "..", "eth0\nDHCP=yes", "0123456789abcdef"] {
             assert!(
                 network(Some(name), "192.0.2.17/24", None, &[]).is_err(),
