@@ -4,6 +4,7 @@ use super::{Check, Outcome};
 use crate::{
     enrol::renew::validity,
     identity::{self, Identity, IdentityError, clock::TimeFloor},
+    reset,
     settings::{Settings, value::format_size},
 };
 use holdfast_protocol::codes as shared;
@@ -41,6 +42,27 @@ pub(super) fn state_directory(settings: &Settings) -> Check {
             format!("{} cannot be written: {}", path.display(), error.desc()),
             "mount its file system writable, or run as its owner",
         ),
+    }
+}
+
+/// An order of a factory reset that waits for a restart, which may come when nobody thinks of it any more.
+pub(super) fn reset(settings: &Settings) -> Option<Check> {
+    const NAME: &str = "factory-reset";
+    match reset::ordered(&settings.state_dir) {
+        Ok(order) => order.map(|order| {
+            Check::warn(
+                NAME,
+                format!(
+                    "ordered at {}; the next start of the machine erases this box",
+                    order.ordered_at.strftime("%Y-%m-%d %H:%M:%S UTC")
+                ),
+                format!(
+                    "restart the machine, or take the order back: rm {}",
+                    settings.state_dir.join(reset::FILE).display()
+                ),
+            )
+        }),
+        Err(problem) => Some(Check::problem(NAME, Outcome::Fail, &problem)),
     }
 }
 

@@ -100,3 +100,26 @@ async fn doctor_takes_in_what_the_running_daemon_knows() {
     .await;
     assert_eq!(end(child, Signal::SIGTERM).await, 0);
 }
+
+#[tokio::test]
+async fn a_factory_reset_that_waits_for_a_restart_is_shown_until_its_order_is_taken_back() {
+    let node = TestBox::new("");
+    let told = async || {
+        let examined = json(&run(&node, &["doctor", "-o", "json"]).await.stdout);
+        let checks = examined["checks"].as_array().unwrap().clone();
+        checks
+            .into_iter()
+            .find(|check| check["name"] == "factory-reset")
+            .map(|check| check["outcome"].as_str().unwrap().to_owned())
+    };
+    fs::create_dir(node.path("state")).unwrap();
+    fs::set_permissions(node.path("state"), fs::Permissions::from_mode(0o700)).unwrap();
+    assert_eq!(told().await, None);
+    let ordered = run(&node, &["factory-reset", "--yes", "--no-restart"]).await;
+    assert_eq!(code(&ordered), 0, "{}", String::from_utf8_lossy(&ordered.stderr));
+    assert_eq!(told().await.as_deref(), Some("warn"));
+    put(&node.path("state/factory-reset.json"), "torn");
+    assert_eq!(told().await.as_deref(), Some("fail"));
+    fs::remove_file(node.path("state/factory-reset.json")).unwrap();
+    assert_eq!(told().await, None);
+}
