@@ -183,7 +183,14 @@ impl Esp {
         if !there.success() {
             return Ok(personal::Personal::default());
         }
-        let text = shell::output(shell::command("mtype").args(["-i", &self.drive, &path]))?;
+        // An editor may have written it in another encoding: no box could use it either.
+        let text = match shell::output(shell::command("mtype").args(["-i", &self.drive, &path])) {
+            Ok(text) => text,
+            Err(error) => {
+                eprintln!("left out, for no box could use it: {error:#}");
+                return Ok(personal::Personal::default());
+            }
+        };
         let (settings, problems) = personal::Personal::read(&text);
         for problem in problems {
             eprintln!("left out, for no box could use it: {}", problem.message);
@@ -363,6 +370,10 @@ mod tests {
                 "{kept} was not named, and is gone in {written}"
             );
         }
+        let esp = Esp::of(&image).unwrap();
+        esp.write(personal::FILE, b"\xff\xfeh\0o\0").unwrap();
+        run_with(&image, &["--hostname", "shop-19"]).unwrap();
+        assert_eq!(text(&image, personal::FILE), "hostname = \"shop-19\"\n");
     }
 
     #[test]
