@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, anyhow, ensure};
 use holdfast_harness::{Node, Process, Site, paths, process::run, site::KUBERNETES, wait};
 use holdfast_protocol::{
     document::{App, Artifact, MaintenanceWindow, OsSection, Policy, Weekday},
-    event::EventKind,
+    event::{EventKind, Severity},
     operator::{CreateToken, ReleaseContent},
 };
 use serde_json::Map;
@@ -119,9 +119,9 @@ pub async fn measure(from: &Path, to: &Path, figures: &mut Figures) -> Result<()
         }
         let problem = events
             .into_iter()
-            .filter(|event| event.generation == Some(next))
+            // A document is held up where Kubernetes does not answer yet, and goes on by itself; what is for good is an alarm.
+            .filter(|event| event.generation == Some(next) && event.severity == Severity::Alarm)
             .find_map(|event| event.problem);
-        // None of them goes away by itself.
         Ok(problem.map(|problem| Err(anyhow!("the node cannot stage it: {problem}"))))
     })
     .await
