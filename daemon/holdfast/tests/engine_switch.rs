@@ -100,7 +100,7 @@ async fn on_the_old_version(hub: &Hub, name: &str) -> Result<(Node, EndsWithTest
     node.until_proven(1).await?;
     make(&node, "before").await?;
     ensure!(version(&node)?.as_deref() == Some(OLD), "{:?}", current(&node)?);
-    ensure!(written_by(&node).await? == "old");
+    until_written_by(&node, "old").await?;
     Ok((node, end))
 }
 
@@ -115,7 +115,7 @@ async fn an_upgrade_keeps_the_datastore_and_the_pair_it_came_from() -> Result<()
 
     assert_ne!(process(&node)?, first);
     assert_eq!(version(&node)?.as_deref(), Some(NEW));
-    assert_eq!(written_by(&node).await?, "new");
+    until_written_by(&node, "new").await?;
     assert!(has(&node, "before").await?);
     let home = node.settings.state_dir.join("k3s");
     assert_eq!(fs::read_link(home.join("current"))?, current(&node)?.binary.path);
