@@ -32,10 +32,19 @@ pub fn tools_directory() -> PathBuf {
     root().join(env::var_os("HOLDFAST_TOOLS").unwrap_or_else(|| "target/tools".into()))
 }
 
-/// A command that starts in the repository's root and finds our own tools last in `PATH`.
+/// A command that starts in the repository's root and finds our own tools last in `PATH`. What the cargo that runs us says of our own package is
+/// taken away: a cargo that is started would take it for a change, and build again all that depends on such a variable.
 pub fn command(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(program);
     command.current_dir(root()).env("PATH", search_path());
+    for (name, _) in env::vars_os() {
+        if ["CARGO_PKG_", "CARGO_MANIFEST_"]
+            .iter()
+            .any(|of_package| name.as_encoded_bytes().starts_with(of_package.as_bytes()))
+        {
+            command.env_remove(name);
+        }
+    }
     command
 }
 
@@ -105,4 +114,22 @@ fn display(command: &Command) -> String {
         let _ = write!(line, " {}", argument.to_string_lossy());
     }
     line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_of_our_own_package_reaches_a_cargo_that_we_start() {
+        // Tests are run by a cargo that sets them.
+        assert!(
+            env::var_os("CARGO_PKG_NAME").is_some(),
+            "the test is to be run by cargo"
+        );
+        let seen = output(&mut command("env")).unwrap();
+        for name in ["CARGO_PKG_", "CARGO_MANIFEST_"] {
+            assert!(!seen.lines().any(|line| line.starts_with(name)), "{seen}");
+        }
+    }
 }
