@@ -5,12 +5,12 @@
 //! each boot. The moment is a line of k3s itself, once its API says that it is ready; in both images the log is shown on the console, where it is
 //! read. Guarantees: one machine runs at a time; the hub has ended, for it would share this machine's processors as it shares no box's.
 
-use crate::figures::{Figures, median};
+use crate::figures::{Figures, median, median_of_pairs};
 use anyhow::{Context as _, Result};
 use holdfast_image_tests::{
     Architecture, Disk, Images, Machine, Setup, Site,
-    base::{BOOT, OFF, is_good},
-    site::{self, BOX, DISK},
+    base::{BOOT, OFF, comes_up},
+    site::{self, DISK},
 };
 use std::{
     fs,
@@ -82,15 +82,11 @@ pub async fn measure(images: &Path, pairs: usize, figures: &mut Figures) -> Resu
         }
     }
     let [mut supervised, mut bare] = took;
-    let mut ratios: Vec<f64> = supervised
-        .iter()
-        .zip(&bare)
-        .map(|(one, other)| one / other)
-        .collect();
+    let ratio = median_of_pairs(&supervised, &bare);
     let (supervised, bare) = (median(&mut supervised), median(&mut bare));
     figures.add(
         "boot.overhead_ratio",
-        median(&mut ratios),
+        ratio,
         "",
         Some(LIMIT),
         format!(
@@ -105,22 +101,7 @@ async fn supervised(images: &Images, directory: &Path) -> Result<SetUp> {
     fs::create_dir_all(directory)?;
     let site = Site::prepare(directory, &images.of("one", Architecture::Amd64)?).await?;
     let machine = site.switch_on(&Setup::default()).await?;
-    machine
-        .meanwhile(
-            site.hub
-                .wait_for_node(BOX, "the box enrols", BOOT, |node| node.online),
-        )
-        .await?;
-    let generation = site.release("first", None).await?;
-    machine
-        .meanwhile(site.hub.wait_for_proven(BOX, generation, BOOT))
-        .await?;
-    machine
-        .meanwhile(
-            site.hub
-                .wait_for_node(BOX, "the boot is good", BOOT, is_good("1")),
-        )
-        .await?;
+    comes_up(&site, &machine).await?;
     machine.shut_down(OFF).await?;
     let disk = site.disk.clone();
     site.hub.stop().await?;

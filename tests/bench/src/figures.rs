@@ -129,3 +129,9 @@ pub fn median(values: &mut [f64]) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or_default()
 }
+
+/// The middle one of the ratios of pairs that were measured in turn.
+pub fn median_of_pairs(values: &[f64], over: &[f64]) -> f64 {
+    let mut ratios: Vec<_> = values.iter().zip(over).map(|(one, other)| one / other).collect();
+    median(&mut ratios)
+}

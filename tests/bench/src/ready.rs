@@ -5,7 +5,7 @@
 
 use crate::{
     access::Access,
-    figures::{Figures, median},
+    figures::{Figures, median, median_of_pairs},
 };
 use anyhow::{Context as _, Result, bail};
 use holdfast_harness::{Node, Process, Site, paths, site::KUBERNETES};
@@ -59,15 +59,11 @@ pub async fn measure(starts: usize, figures: &mut Figures) -> Result<()> {
             stop_kubernetes(&node).await?;
         }
     }
-    let mut ratios: Vec<_> = supervised
-        .iter()
-        .zip(&bare)
-        .map(|(one, other)| one / other)
-        .collect();
+    let ratio = median_of_pairs(&supervised, &bare);
     let (supervised, bare) = (median(&mut supervised), median(&mut bare));
     figures.add(
         "k3s.ready_overhead_ratio",
-        median(&mut ratios),
+        ratio,
         "",
         Some(1.02),
         format!(

@@ -95,6 +95,15 @@ async fn first_boot(directory: PathBuf) -> Result<Frozen> {
     let image = Images::given()?.of("one", Architecture::Amd64)?;
     let site = Site::prepare(&directory, &image).await?;
     let machine = site.switch_on(&Setup::default()).await?;
+    comes_up(&site, &machine).await?;
+    // systemd-boot has enrolled the keys on the ESP, as it does in virtual machines, and they are enforced from the start of this kernel on: here, and in
+    // all that branches off from here.
+    ensure!(machine.console.contains(ENFORCED), "Secure Boot is not enforced");
+    site.freeze(machine).await
+}
+
+/// Waits until a box of version 1 has enrolled, has been given an app and proven it, and was found good.
+pub async fn comes_up(site: &Site, machine: &Machine) -> Result<()> {
     machine
         .meanwhile(
             site.hub
@@ -122,10 +131,7 @@ async fn first_boot(directory: PathBuf) -> Result<Frozen> {
                 .wait_for_node(BOX, "the boot is good", BOOT, is_good("1")),
         )
         .await?;
-    // systemd-boot has enrolled the keys on the ESP, as it does in virtual machines, and they are enforced from the start of this kernel on: here, and in
-    // all that branches off from here.
-    ensure!(machine.console.contains(ENFORCED), "Secure Boot is not enforced");
-    site.freeze(machine).await
+    Ok(())
 }
 
 /// Whether a box runs this version of the image, in a boot that was found good.

@@ -229,14 +229,18 @@ impl Machine {
         self.qmp.forget_events().await
     }
 
-    /// The port of this machine, on the loopback, behind which is the box's port for SSH.
-    pub async fn ssh_port(&mut self) -> Result<u16> {
+    /// What QEMU says of the connections over the box's cable, one a line.
+    async fn connections(&mut self) -> Result<String> {
         let request = json!({"command-line": "info usernet"});
         let said = self.qmp.command("human-monitor-command", request).await?;
+        Ok(said.as_str().unwrap_or_default().to_owned())
+    }
+
+    /// The port of this machine, on the loopback, behind which is the box's port for SSH.
+    pub async fn ssh_port(&mut self) -> Result<u16> {
+        let said = self.connections().await?;
         // Protocol[State], descriptor, source and its port, destination and its port: "TCP[HOST_FORWARD]  12  127.0.0.1 40541  10.0.2.15  22".
-        said.as_str()
-            .unwrap_or_default()
-            .lines()
+        said.lines()
             .find(|line| line.contains("HOST_FORWARD"))
             .and_then(|line| line.split_whitespace().nth(3))
             .and_then(|port| port.parse().ok())
@@ -245,11 +249,10 @@ impl Machine {
 
     /// Addresses that connections come from which the box has opened.
     pub async fn own_addresses(&mut self) -> Result<Vec<String>> {
-        let request = json!({"command-line": "info usernet"});
-        let said = self.qmp.command("human-monitor-command", request).await?;
+        let said = self.connections().await?;
         // As above: "TCP[ESTABLISHED]  14  10.0.2.15  51312  10.0.2.2  41873".
-        let lines = said.as_str().unwrap_or_default().lines();
-        Ok(lines
+        Ok(said
+            .lines()
             .filter(|line| line.contains("ESTABLISHED"))
             .filter_map(|line| line.split_whitespace().nth(2).map(str::to_owned))
             .collect())
