@@ -127,12 +127,14 @@ impl Machine<'_> {
 
     /// Begins to observe what was applied, in place of an observation that runs or is to be tried again.
     pub(super) fn observe(&mut self) {
-        if !self.state.kubernetes_ready || self.state.upkeep.is_none() {
+        if !self.state.kubernetes_ready {
             return;
         }
+        let Some(upkeep) = self.state.upkeep.as_mut() else {
+            return;
+        };
         // The present one ends when this takes its place.
-        let pause = self.state.upkeep.as_mut().and_then(|upkeep| upkeep.pause.take());
-        if let Some(pause) = pause {
+        if let Some(pause) = upkeep.pause.take() {
             self.cancel(pause);
         }
         let ticket = self.ticket();
