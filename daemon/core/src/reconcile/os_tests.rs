@@ -337,3 +337,36 @@ fn a_document_in_the_middle_of_its_way_whose_operating_system_was_lost_is_asked_
         "{effects:?}"
     );
 }
+
+#[test]
+fn what_drifts_of_the_document_that_is_gone_back_from_is_not_put_back_for_the_other_is_written_whole() {
+    let mut state = State::default();
+    let good = Some((with_os(1, "1"), JournalStep::Proven));
+    step(&mut state, booted("1", good, None));
+    step(&mut state, Event::KubernetesReady);
+    let effects = switched_kubernetes(&mut state);
+    let ticket = verify(&effects);
+    let summary = summary(Health::Healthy);
+    step(&mut state, Event::ReadinessChanged { ticket, summary });
+    let effects = accept(&mut state, document(2));
+    apply(&effects);
+    let keys = vec![key("a")];
+    assert_eq!(step(&mut state, Event::DriftDetected { keys }), vec![]);
+    let request = Event::RollBackRequested {
+        to: with_os(1, "1"),
+        problem: failure(false).problem,
+    };
+    let effects = step(&mut state, request);
+    assert_eq!(put_back(&effects), None);
+    let effects = pass(&mut state, effects);
+    assert_eq!(put_back(&effects), None);
+    let written = effects.iter().find_map(|effect| match effect {
+        Effect::Apply { ticket, document } => Some((*ticket, document.generation)),
+        _ => None,
+    });
+    let (ticket, written) = written.expect("document 1 is written");
+    assert_eq!(written, generation(1));
+    let failures = vec![];
+    let effects = step(&mut state, Event::ApplyFinished { ticket, failures });
+    assert_eq!(put_back(&effects), None, "drift of another document is put back");
+}

@@ -186,6 +186,7 @@ impl Caller {
             } => {
                 assert!(document.generation < undo.generation);
                 assert!(self.os.is_some(), "a box without an image is to go back to one");
+                self.keep_up(&document);
                 (ticket, Under::RestoreOs)
             }
             Effect::SwitchKubernetes { ticket, document } => {
