@@ -72,12 +72,18 @@ impl Disk {
     /// Turns one bit of the file system in the partition with this label, in its own description: that is read first, so that the damage shows
     /// in every boot. The machine must be off.
     pub async fn damage(&self, label: &str) -> Result<()> {
+        self.damage_at(label, SUPERBLOCK, 40).await
+    }
+
+    /// Turns one bit of the partition with this label: of byte `byte` of the sector that begins `offset` bytes from the partition's beginning. The machine
+    /// must be off.
+    pub async fn damage_at(&self, label: &str, offset: u64, byte: usize) -> Result<()> {
         // As much as the table of partitions takes.
         let mut table = tempfile::NamedTempFile::new()?;
         table.write_all(&self.read(0, TABLE).await?)?;
-        let place = images::labelled(table.path(), label)?.offset + SUPERBLOCK;
+        let place = images::labelled(table.path(), label)?.offset + offset;
         let mut block = self.read(place, 512).await?;
-        block[40] ^= 1;
+        block[byte] ^= 1;
         self.write(place, &block).await
     }
 

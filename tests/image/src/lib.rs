@@ -15,6 +15,7 @@
 pub mod base;
 pub mod console;
 pub mod disk;
+pub mod erofs;
 pub mod firmware;
 pub mod images;
 pub mod machine;

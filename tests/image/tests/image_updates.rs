@@ -4,7 +4,7 @@ use anyhow::{Context as _, Result, anyhow, ensure};
 use holdfast_image_tests::{
     Architecture, Images, Machine, Setup, Site, base,
     base::{BOOT, OFF},
-    scenario,
+    erofs, scenario,
     site::{BOX, Frozen},
 };
 use holdfast_protocol::{
@@ -265,43 +265,62 @@ async fn pain_14_power_cycles_after_an_update_cause_no_rollback() -> Result<()> 
     .await
 }
 
+/// Switches on a box on version 2, which was good and of which `damaged` says what is damaged, and sees it leave that by itself for version 1. `sign` is on
+/// the console because of the damage.
+async fn is_left_for_the_other_slot(site: &Site, damaged: &str, sign: &str) -> Result<()> {
+    let before = site.hub.node(BOX).await?;
+    let mut machine = site.switch_on(&Setup::default()).await?;
+    machine.forget_restarts().await?;
+    // The start that is counted from, and the two tries that it leaves.
+    for start in 1..=3 {
+        machine.restarts(BOOT).await?;
+        println!("start {start} of the version with a damaged {damaged} came to nothing");
+    }
+    ensure!(
+        machine.console.contains(sign),
+        "the starts failed of something else than the damage: {}",
+        machine.console.tail()
+    );
+    let told = machine.meanwhile(went_back_from(site, &machine, "2")).await?;
+    ensure!(
+        told.generation.is_none(),
+        "a document is blamed for a disk that failed: {told:?}"
+    );
+    ensure!(
+        told.message.contains("the kernel or its disk did not come up"),
+        "{told:?}"
+    );
+    machine
+        .meanwhile(runs_what_was_proven(site, &before, |_| true))
+        .await?;
+    machine.shut_down(OFF).await?;
+    let (_copy, esp) = site.esp().await?;
+    let mut kernels = esp.list("/EFI/Linux").await?;
+    kernels.sort();
+    ensure!(kernels == ["holdfast_1.efi", "holdfast_2+0-2.efi"], "{kernels:?}");
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_version_good_long_ago_whose_disk_fails_is_left_for_the_other_slot() -> Result<()> {
     let updated = updated().await?;
     scenario::run("good-version-fails", |directory| async move {
         let site = updated.branch(&directory).await?;
-        let before = site.hub.node(BOX).await?;
         site.disk.damage("holdfast_2").await?;
-        let mut machine = site.switch_on(&Setup::default()).await?;
-        machine.forget_restarts().await?;
-        // The start that is counted from, and the two tries that it leaves.
-        for start in 1..=3 {
-            machine.restarts(BOOT).await?;
-            println!("start {start} of the damaged version came to nothing");
-        }
-        ensure!(
-            machine.console.contains("is corrupted"),
-            "the starts failed of something else than the damage: {}",
-            machine.console.tail()
-        );
-        let told = machine.meanwhile(went_back_from(&site, &machine, "2")).await?;
-        ensure!(
-            told.generation.is_none(),
-            "a document is blamed for a disk that failed: {told:?}"
-        );
-        ensure!(
-            told.message.contains("the kernel or its disk did not come up"),
-            "{told:?}"
-        );
-        machine
-            .meanwhile(runs_what_was_proven(&site, &before, |_| true))
-            .await?;
-        machine.shut_down(OFF).await?;
-        let (_copy, esp) = site.esp().await?;
-        let mut kernels = esp.list("/EFI/Linux").await?;
-        kernels.sort();
-        ensure!(kernels == ["holdfast_1.efi", "holdfast_2+0-2.efi"], "{kernels:?}");
-        Ok(())
+        is_left_for_the_other_slot(&site, "file system", "is corrupted").await
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_version_good_long_ago_whose_node_cannot_be_read_is_left_for_the_other_slot() -> Result<()> {
+    let updated = updated().await?;
+    let image = Images::given()?.of("two", Architecture::Amd64)?.only(".usr")?;
+    let place = erofs::place(&image, "/bin/holdfast").await?;
+    scenario::run("good-node-fails", |directory| async move {
+        let site = updated.branch(&directory).await?;
+        site.disk.damage_at("holdfast_2", place, 100).await?;
+        is_left_for_the_other_slot(&site, "node", "Failed to start holdfast-health.service").await
     })
     .await
 }

@@ -167,6 +167,10 @@ pub fn run(scope: Scope, no_prerequisites: bool, arguments: &[String]) -> Result
     tests
         .args(["test", "--locked", "--workspace", "--test", "image_boot"])
         .env("HOLDFAST_IMAGES", images)
+        .env(
+            "HOLDFAST_IMAGE_TOOLS",
+            shell::target_directory().join("image/cache/tools"),
+        )
         .env("HOLDFAST_BIN_DIR", shell::target_directory().join("debug"))
         .env_remove("RUST_BACKTRACE");
     if scope == Scope::Full {
