@@ -63,6 +63,9 @@ pub struct Setup {
     /// Whether its firmware can enforce Secure Boot. It comes without keys, as new hardware in setup mode: systemd-boot enrols those on
     /// the ESP, and from then on they are enforced.
     pub secure_boot: bool,
+    /// Whether it has a hardware watchdog. Its minute is one of hardware, and emulation on a busy machine can need longer for what takes a second there: only
+    /// for scenarios of the watchdog itself.
+    pub watchdog: bool,
 }
 
 impl Default for Setup {
@@ -74,6 +77,7 @@ impl Default for Setup {
             ssh_key: None,
             screen: false,
             secure_boot: false,
+            watchdog: false,
         }
     }
 }
@@ -348,7 +352,6 @@ fn command(setup: &Setup, disk: &Disk, firmware: &Firmware, qmp: &Path) -> Comma
             "-m",
             &setup.memory.to_string(),
         ])
-        // No hardware watchdog: its minute is one of hardware, and emulation on a busy machine can need longer for what takes a second there.
         .args(["-nodefaults", "-no-user-config", "-display", "none"])
         .args([
             "-chardev",
@@ -401,6 +404,10 @@ fn command(setup: &Setup, disk: &Disk, firmware: &Firmware, qmp: &Path) -> Comma
     }
     if setup.screen {
         command.args(["-device", "VGA"]);
+    }
+    if setup.watchdog {
+        // One that tells after its reset that it was it.
+        command.args(["-device", "i6300esb", "-action", "watchdog=reset"]);
     }
     if setup.network {
         command.args([

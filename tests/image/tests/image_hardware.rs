@@ -1,4 +1,5 @@
-//! What the firmware and the disk must not get past: unsigned kernels and damaged data; who may log in; and the other processor.
+//! What the firmware and the disk must not get past: unsigned kernels and damaged data; who may log in; the
+//! watchdog; and the other processor.
 
 use anyhow::{Context as _, Result, ensure};
 use holdfast_harness::{process::run, wait};
@@ -124,39 +125,55 @@ async fn a_damaged_system_is_not_run_where_secure_boot_is_enforced() -> Result<(
     .await
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_developer_logs_in_to_the_debug_variant_and_to_no_other() -> Result<()> {
-    scenario::run("log-in", |directory| async move {
+/// A developer's key for SSH.
+struct Key(PathBuf);
+
+impl Key {
+    async fn generate(directory: &Path) -> Result<Self> {
         let key = directory.join("key");
         let mut generate = Command::new("ssh-keygen");
         generate.args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&key);
         run(generate).await?;
-        let setup = Setup {
-            ssh_key: Some(fs::read_to_string(key.with_extension("pub"))?),
+        Ok(Self(key))
+    }
+
+    /// A box that is handed the key.
+    fn setup(&self) -> Result<Setup> {
+        Ok(Setup {
+            ssh_key: Some(fs::read_to_string(self.0.with_extension("pub"))?),
             ..Setup::default()
-        };
+        })
+    }
+
+    /// What a command on the box prints, over SSH; waits until the box lets somebody in.
+    async fn over_ssh(&self, machine: &mut Machine, command: &[&str]) -> Result<String> {
+        let port = machine.ssh_port().await?;
+        wait::until("a login over SSH", SSH, || async {
+            let mut ssh = Command::new("ssh");
+            ssh.args(["-F", "none", "-o", "BatchMode=yes", "-o", "ConnectTimeout=20"])
+                .args(["-o", "StrictHostKeyChecking=no"])
+                .args(["-o", "UserKnownHostsFile=/dev/null"])
+                .arg("-i")
+                .arg(&self.0)
+                .args(["-p", &port.to_string(), "root@127.0.0.1"])
+                .args(command);
+            run(ssh).await.map(Some)
+        })
+        .await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_developer_logs_in_to_the_debug_variant_and_to_no_other() -> Result<()> {
+    scenario::run("log-in", |directory| async move {
+        let key = Key::generate(&directory).await?;
+        let setup = key.setup()?;
         for (variant, open) in [("debug", true), ("one", false)] {
             let raw = Images::given()?.of(variant, Architecture::Amd64)?.raw()?;
             let disk = Disk::flashed(&directory.join(format!("{variant}.qcow2")), &raw, site::DISK).await?;
             let mut machine = Machine::switch_on(&directory, &disk, &setup).await?;
             base::boot_is_good(&mut machine).await?;
-            let port = machine.ssh_port().await?;
-            let release = wait::until("a login over SSH", SSH, || async {
-                let mut ssh = Command::new("ssh");
-                ssh.args(["-F", "none", "-o", "BatchMode=yes", "-o", "ConnectTimeout=20"])
-                    .args([
-                        "-o",
-                        "StrictHostKeyChecking=no",
-                        "-o",
-                        "UserKnownHostsFile=/dev/null",
-                    ])
-                    .arg("-i")
-                    .arg(&key)
-                    .args(["-p", &port.to_string(), "root@127.0.0.1"])
-                    .args(["cat", "/usr/lib/os-release"]);
-                run(ssh).await.map(Some)
-            })
-            .await;
+            let release = key.over_ssh(&mut machine, &["cat", "/usr/lib/os-release"]).await;
             let shell = machine.console.contains("root-shell@console.service");
             ensure!(shell == open, "{variant}: a shell on the console: {shell}");
             match release {
@@ -168,6 +185,34 @@ async fn a_developer_logs_in_to_the_debug_variant_and_to_no_other() -> Result<()
             machine.shut_down(OFF).await?;
         }
         Ok(())
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_box_that_hangs_is_reset_by_its_watchdog_and_says_so() -> Result<()> {
+    scenario::run("watchdog", |directory| async move {
+        let key = Key::generate(&directory).await?;
+        let setup = Setup {
+            watchdog: true,
+            ..key.setup()?
+        };
+        let raw = Images::given()?.of("debug", Architecture::Amd64)?.raw()?;
+        let disk = Disk::flashed(&directory.join("disk.qcow2"), &raw, site::DISK).await?;
+        let mut machine = Machine::switch_on(&directory, &disk, &setup).await?;
+        base::boot_is_good(&mut machine).await?;
+        machine.forget_restarts().await?;
+        // Init does nothing any more, as when it or the kernel hangs: nobody feeds the watchdog.
+        let freeze = "echo 1 > /sys/fs/cgroup/init.scope/cgroup.freeze";
+        key.over_ssh(&mut machine, &[freeze]).await?;
+        machine.restarts(BOOT).await?;
+        base::boot_is_good(&mut machine).await?;
+        let history = key
+            .over_ssh(&mut machine, &["holdfast", "history", "--boots"])
+            .await?;
+        println!("{history}");
+        ensure!(history.contains("reset by the watchdog"), "{history}");
+        machine.shut_down(OFF).await
     })
     .await
 }
