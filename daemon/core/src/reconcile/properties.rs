@@ -1,13 +1,14 @@
 //! What holds for every sequence of events: a random caller drives the machine, keeps its book of what is under way, and checks
 //! after each step that nothing was lost and that there is a way on.
 
+mod answers;
+mod effects;
 mod invariants;
 
 use super::{
     fixtures::{document, failure, key, lost, restarted, summary, with_blob, with_os},
     *,
 };
-use crate::failure::Failure;
 use holdfast_protocol::{
     Digest,
     document::{DriftPolicy, FailurePolicy},
@@ -151,174 +152,6 @@ impl Caller {
         self.check();
     }
 
-    fn carry_out(&mut self, effect: Effect) {
-        let (ticket, kind) = match effect {
-            Effect::FetchBlobs { ticket, .. } => (ticket, Under::Fetch),
-            Effect::Preflight { ticket, .. } => (ticket, Under::Preflight),
-            Effect::AwaitGate { ticket, document } => {
-                assert!(!self.paused, "the gate is awaited during a pause");
-                assert_ne!(self.begun, Some(document.digest));
-                (ticket, Under::Gate)
-            }
-            Effect::StageOs { ticket, document } => {
-                self.wants_another(&document);
-                (ticket, Under::StageOs)
-            }
-            Effect::SwitchOs { ticket, document } => {
-                assert!(
-                    !self.failed.contains(&document.digest),
-                    "the box restarts for a failed document"
-                );
-                if self.begun.replace(document.digest) != Some(document.digest) {
-                    assert!(
-                        !self.paused,
-                        "the box restarts for a newer document during a pause"
-                    );
-                }
-                self.went(&document, JournalStep::SwitchingOs);
-                self.next_os = document.os.map(|os| os.version);
-                (ticket, Under::SwitchOs)
-            }
-            Effect::RestoreOs {
-                ticket,
-                document,
-                undo,
-            } => {
-                assert!(document.generation < undo.generation);
-                assert!(self.os.is_some(), "a box without an image is to go back to one");
-                self.keep_up(&document);
-                (ticket, Under::RestoreOs)
-            }
-            Effect::SwitchKubernetes { ticket, document } => {
-                assert!(
-                    document.os.is_none()
-                        || self.proven.contains(&document)
-                        || self.os == document.os.as_ref().map(|os| os.version.clone()),
-                    "the document goes on without its operating system"
-                );
-                assert!(
-                    !self.failed.contains(&document.digest),
-                    "k3s becomes that of a failed document"
-                );
-                if self.begun.replace(document.digest) != Some(document.digest) {
-                    assert!(!self.paused, "a newer document is begun during a pause");
-                }
-                // As a real switch does; where k3s is as wanted, nothing is written down.
-                if document.generation.counter % 2 == 1 {
-                    self.went(&document, JournalStep::Switching);
-                }
-                (ticket, Under::Switch)
-            }
-            Effect::RestoreKubernetes {
-                ticket,
-                document,
-                undo,
-            } => {
-                assert!(document.generation < undo.generation);
-                self.keep_up(&document);
-                (ticket, Under::Switch)
-            }
-            Effect::Apply { ticket, document } => {
-                assert!(
-                    !self.failed.contains(&document.digest),
-                    "a failed document is applied again"
-                );
-                self.keep_up(&document);
-                self.went(&document, JournalStep::Applying);
-                self.applying = Some(document);
-                (ticket, Under::Apply)
-            }
-            Effect::ApplyObjects {
-                ticket,
-                keys,
-                document,
-            } => {
-                assert!(!keys.is_empty());
-                assert!(!self.paused, "something is put back during a pause");
-                assert!(
-                    !self.gone_back.contains(&document.digest),
-                    "objects of a document that was gone back from are put back"
-                );
-                self.correcting = keys;
-                (ticket, Under::Correct)
-            }
-            Effect::Verify { ticket, .. } => {
-                // It takes the place of the one before.
-                let before = self
-                    .under_way
-                    .iter()
-                    .find(|(_, kind)| matches!(kind, Under::Observe));
-                if let Some(before) = before.map(|(ticket, _)| *ticket) {
-                    self.under_way.remove(&before);
-                    self.ended.push(before);
-                }
-                (ticket, Under::Observe)
-            }
-            Effect::ScheduleRetry { ticket, .. } => (ticket, Under::Retry),
-            Effect::ScheduleDeadline { ticket, .. } => (ticket, Under::Deadline),
-            Effect::ScheduleStability { ticket, .. } => (ticket, Under::Stability),
-            Effect::Cancel { ticket } => {
-                self.under_way.remove(&ticket);
-                self.ended.push(ticket);
-                return;
-            }
-            Effect::Journal { document, step } => {
-                assert_eq!(self.newest.as_ref().map(|newest| &newest.0), Some(&document));
-                self.failed.push(document.digest);
-                if !matches!(step, JournalStep::Failed { .. }) {
-                    self.gone_back.push(document.digest);
-                    self.proven.retain(|proven| proven.digest != document.digest);
-                }
-                self.newest = Some((document, step));
-                return;
-            }
-            Effect::Commit { document } => {
-                assert_eq!(self.newest.as_ref().map(|newest| &newest.0), Some(&document));
-                assert!(
-                    !self.failed.contains(&document.digest),
-                    "a failed document is proven"
-                );
-                self.proven.push(document.clone());
-                self.newest = Some((document, JournalStep::Proven));
-                return;
-            }
-            Effect::Report(_) => return,
-        };
-        assert_eq!(
-            self.under_way.insert(ticket, kind),
-            None,
-            "a ticket is given out twice"
-        );
-    }
-
-    /// Another document than before is kept up: it is written as a whole.
-    fn keep_up(&mut self, document: &DocumentRef) {
-        if self.kept_up.replace(document.digest) != Some(document.digest) {
-            self.drifted.clear();
-        }
-    }
-
-    fn wants_another(&self, document: &DocumentRef) {
-        let wanted = document.os.as_ref().map(|os| &os.version);
-        assert!(wanted.is_some() && wanted != self.os.as_ref());
-    }
-
-    /// Writes a step of the way forward down.
-    fn went(&mut self, document: &DocumentRef, to: JournalStep) {
-        if let Some((newest, step)) = &mut self.newest
-            && newest == document
-            && matches!(
-                step,
-                JournalStep::Accepted
-                    | JournalStep::SwitchingOs
-                    | JournalStep::Switching
-                    | JournalStep::Applying
-            )
-        {
-            *step = to;
-        }
-    }
-
     /// What the store would name as the document to go back to.
     fn fallback(&self) -> Option<DocumentRef> {
         let (newest, step) = self.newest.as_ref()?;
@@ -338,96 +171,6 @@ impl Caller {
 
     fn is(&self, ticket: Ticket, kind: Under) -> bool {
         self.under_way.get(&ticket) == Some(&kind)
-    }
-
-    fn answer(&mut self, ticket: Ticket, kind: u8) {
-        let Some(under) = self.under_way.get(&ticket).copied() else {
-            return;
-        };
-        let ends = match under {
-            Under::Observe => kind >= 240,
-            Under::Gate => kind < 128,
-            _ => true,
-        };
-        if ends {
-            self.under_way.remove(&ticket);
-            self.ended.push(ticket);
-        }
-        let event = match under {
-            Under::Fetch if kind < 128 => Event::BlobsReady { ticket },
-            Under::Fetch => Event::BlobsFailed {
-                ticket,
-                failure: failure(kind < 250),
-            },
-            Under::Preflight if kind < 128 => Event::PreflightPassed { ticket },
-            Under::Preflight => Event::PreflightFailed {
-                ticket,
-                failure: failure(kind < 230),
-            },
-            Under::Gate if ends => Event::GateOpened { ticket },
-            Under::Gate => Event::GateClosed {
-                ticket,
-                problem: failure(true).problem,
-            },
-            Under::StageOs if kind < 128 => Event::OsStaged { ticket },
-            Under::StageOs => Event::OsStageFailed {
-                ticket,
-                failure: failure(kind < 230),
-            },
-            Under::SwitchOs if kind < 128 => {
-                self.os.clone_from(&self.next_os);
-                Event::OsSwitched { ticket }
-            }
-            Under::RestoreOs if kind < 128 => Event::OsSwitched { ticket },
-            Under::SwitchOs | Under::RestoreOs => Event::OsSwitchFailed {
-                ticket,
-                failure: failure(kind < 230),
-            },
-            Under::Switch if kind < 128 => Event::KubernetesSwitched { ticket },
-            Under::Switch => Event::KubernetesSwitchFailed {
-                ticket,
-                failure: failure(kind < 230),
-            },
-            Under::Apply | Under::Correct => {
-                let alone = |document: &DocumentRef| document.isolated.contains("alone");
-                let failures = match kind {
-                    1..40 if under == Under::Apply && self.applying.as_ref().is_some_and(alone) => {
-                        vec![failure(kind.is_multiple_of(2)).in_app("alone")]
-                    }
-                    0..128 => vec![],
-                    128..240 => vec![failure_of(under, true)],
-                    _ => vec![failure_of(under, false)],
-                };
-                if under == Under::Apply && failures.iter().all(|failure| failure.app.is_some()) {
-                    self.applied.clone_from(&self.applying);
-                    if let Some(document) = self.applying.clone() {
-                        self.went(&document, JournalStep::Applied);
-                    }
-                }
-                if under == Under::Correct && failures.is_empty() {
-                    for key in &self.correcting {
-                        self.drifted.remove(key);
-                    }
-                }
-                Event::ApplyFinished { ticket, failures }
-            }
-            Under::Observe if ends => Event::ObservationFailed {
-                ticket,
-                failure: failure(kind < 250),
-            },
-            Under::Observe => Event::ReadinessChanged {
-                ticket,
-                summary: summary(match kind {
-                    0..128 => Health::Healthy,
-                    128..200 => Health::Progressing,
-                    _ => Health::Degraded,
-                }),
-            },
-            Under::Stability => Event::StabilityReached { ticket },
-            Under::Retry => Event::RetryDue { ticket },
-            Under::Deadline => Event::DeadlineReached { ticket },
-        };
-        self.send(event);
     }
 
     fn play(&mut self, step: Move) {
@@ -586,14 +329,6 @@ impl Caller {
             self.answer(next, 0);
         }
         panic!("no end is reached from {:#?}", self.state);
-    }
-}
-
-/// A failure of one object, or, of a correction, of all its objects.
-fn failure_of(under: Under, retryable: bool) -> Failure {
-    match under {
-        Under::Correct => Failure::of_document(failure(retryable).problem, retryable),
-        _ => failure(retryable),
     }
 }
 
