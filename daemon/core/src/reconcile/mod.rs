@@ -77,6 +77,7 @@
 
 #[cfg(test)]
 mod alone_tests;
+mod document;
 #[cfg(test)]
 mod fixtures;
 mod machine;
@@ -99,9 +100,8 @@ mod upkeep;
 mod upkeep_tests;
 mod way;
 
-pub use messages::{
-    ARCHITECTURE, DocumentRef, Effect, Event, IllegalTransition, JournalStep, OsRef, Report, Ticket,
-};
+pub use document::{ARCHITECTURE, DocumentRef, OsRef};
+pub use messages::{Effect, Event, IllegalTransition, JournalStep, Report, Ticket};
 pub use restarts::deadline_after_restarts;
 pub use state::State;
 
