@@ -3,11 +3,7 @@
 //! In: the identity with its brokers, the settings. Out: a [`LinkState`] that says whether there is a session, and why not. It
 //! guarantees that brokers are tried in turn, that every wait is jittered and bounded, and that a wrong clock never ends the attempts.
 
-use super::{
-    BrokerAddress,
-    mailbox::Mailbox,
-    session::{Ending, Session},
-};
+use super::{BrokerAddress, ending::Ending, mailbox::Mailbox, session::Session};
 use crate::{
     codes, enrol::tls, identity::Identity, pace::Pace, quiet, settings::Settings, telemetry::metrics::METRICS,
 };

@@ -6,6 +6,7 @@
 //! for the link.
 
 mod address;
+mod ending;
 mod link;
 mod mailbox;
 mod session;
