@@ -10,17 +10,18 @@
 //! In: settings, identity, store. Out: a node that runs until shutdown, and a [`RunningNode`] for the local API. It guarantees that no part
 //! waits for the link, that no part's failure ends another, and that what the store holds is taken up before the first packet leaves.
 
-use crate::foresee::{Foresight, foresee};
+mod handle;
+
+pub use handle::Handle;
+
 use crate::{
     apply::Objects,
     artifacts::Fetcher,
     boots::{self, BootLog},
-    codes,
     enrol::{
         client::{first_desired, forget_first_desired},
         renew::validity,
     },
-    health::{self, Check},
     identity::{Identity, clock::TimeFloor},
     images::{Keeper, Looks},
     kubernetes::{
@@ -34,34 +35,28 @@ use crate::{
         supervisor_systemd::SystemdSupervisor,
         switch::Switcher,
     },
-    local_api::view::{LinkView, NodeDetails, PauseOrder, RollbackOrder, RunningNode},
+    local_api::view::RunningNode,
     machine::{Flash, Space},
     observe::{self, Versions},
     os,
     pace::Pace,
     reconcile::{
         Driver, Intake, Parts,
-        orders::{Order, Paused, Reply, Resumed, RollingBack, reason_fault},
         system::{Surroundings, System},
     },
     report::{Conditions, Live, News, Progress, Recorder, Reporter, agent},
     settings::Settings,
     sync::{Link, LinkState, Mailbox as _, Signals},
 };
-use futures::future::BoxFuture;
-use holdfast_core::plan::{Plan, plan};
-use holdfast_core::reconcile::DocumentRef;
 use holdfast_protocol::{
-    NodeId, Problem, codes as protocol_codes,
-    document::DesiredState,
+    NodeId, Problem,
     event::{EventKind, Severity},
-    report::StatusReport,
 };
 use holdfast_store::{Blobs, Store};
 use jiff::SignedDuration;
 use std::sync::{Arc, atomic::AtomicU64};
 use tokio::{
-    sync::{Notify, mpsc, oneshot, watch},
+    sync::{Notify, mpsc, watch},
     task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
@@ -392,136 +387,5 @@ fn spawn_kubernetes(
         }
     } else {
         parts.spawn(runner.run(NotSupervised).instrument(span));
-    }
-}
-
-/// The running node, as the local API sees it.
-pub struct Handle {
-    reporter: Arc<Reporter>,
-    objects: Objects,
-    kubernetes: watch::Receiver<KubernetesState>,
-    link: watch::Receiver<LinkState>,
-    orders: mpsc::Sender<Order>,
-    system: Option<Arc<System>>,
-    enabled: bool,
-}
-
-impl Handle {
-    /// Gives an order to the driver and waits for its outcome.
-    async fn order<T>(&self, order: impl FnOnce(Reply<T>) -> Order) -> Result<T, Problem> {
-        let stopping = || {
-            Problem::new(
-                codes::NODE_STARTING,
-                "the node takes no orders now",
-                "try again in a moment",
-            )
-        };
-        let (reply, outcome) = oneshot::channel();
-        self.orders.send(order(reply)).await.map_err(|_| stopping())?;
-        outcome.await.map_err(|_| stopping())?
-    }
-
-    async fn plan_newest(&self) -> Result<Plan, Problem> {
-        let newest = self.objects.store.newest().map_err(|error| error.problem())?;
-        let Some(newest) = newest else {
-            return Err(Problem::new(
-                protocol_codes::NOT_FOUND,
-                "this node has no document yet",
-                "assign a release to it: holdfastctl release assign",
-            ));
-        };
-        let identity = self.objects.identity.borrow().clone();
-        let document = identity
-            .readmit(&newest.envelope)
-            .map_err(|rejection| rejection.problem)?;
-        let reference = DocumentRef::of(&document);
-        let cluster = self.kubernetes.borrow().cluster.clone();
-        let objects = self
-            .objects
-            .prepare(document.state(), cluster.as_deref())
-            .await
-            .map_err(|failure| failure.problem)?;
-        let inventory = self.objects.store.inventory().map_err(|error| error.problem())?;
-        Ok(plan(
-            reference.generation,
-            &objects,
-            &inventory,
-            document.state().policy.prune,
-        ))
-    }
-}
-
-impl RunningNode for Handle {
-    fn status(&self) -> StatusReport {
-        self.reporter.glance()
-    }
-
-    fn link(&self) -> LinkView {
-        let state = self.link.borrow();
-        LinkView {
-            enabled: self.enabled,
-            connected: state.connected,
-            broker: state.broker.clone(),
-            cause: state.cause.clone(),
-            waiting_events: self.objects.store.pending_count(),
-        }
-    }
-
-    fn health(&self) -> Vec<Check> {
-        if let Some(system) = &self.system {
-            system.judged();
-        }
-        health::of_node(&self.reporter.glance(), &self.reporter.progress().alone)
-    }
-
-    fn changed(&self) -> BoxFuture<'_, ()> {
-        let reporter = self.reporter.clone();
-        Box::pin(async move { reporter.changed().await })
-    }
-
-    fn details(&self) -> NodeDetails {
-        let progress = self.reporter.progress();
-        NodeDetails {
-            fallback: progress.fallback,
-            pause_reason: progress.pause_reason.filter(|reason| !reason.is_empty()),
-        }
-    }
-
-    fn plan(&self) -> BoxFuture<'_, Result<Plan, Problem>> {
-        Box::pin(self.plan_newest())
-    }
-
-    fn foresee(&self, document: DesiredState) -> BoxFuture<'_, Result<Foresight, Problem>> {
-        Box::pin(async move {
-            let cluster = self.kubernetes.borrow().cluster.clone();
-            foresee(&self.objects, cluster.as_deref(), &document).await
-        })
-    }
-
-    fn pause(&self, order: PauseOrder) -> BoxFuture<'_, Result<Paused, Problem>> {
-        if let Some(fault) = reason_fault(&order.reason) {
-            let problem = Problem::new(
-                protocol_codes::BAD_REQUEST,
-                format!("the reason of a pause cannot be taken: {fault}"),
-                "write it on one short line of plain text",
-            );
-            return Box::pin(async { Err(problem) });
-        }
-        Box::pin(self.order(move |reply| Order::Pause {
-            length: SignedDuration::from_secs(i64::try_from(order.seconds).unwrap_or(i64::MAX)),
-            reason: order.reason,
-            reply,
-        }))
-    }
-
-    fn resume(&self) -> BoxFuture<'_, Result<Resumed, Problem>> {
-        Box::pin(self.order(|reply| Order::Resume { reply }))
-    }
-
-    fn roll_back(&self, order: RollbackOrder) -> BoxFuture<'_, Result<RollingBack, Problem>> {
-        Box::pin(self.order(move |reply| Order::RollBack {
-            to: order.generation,
-            reply,
-        }))
     }
 }
