@@ -8,12 +8,13 @@
 pub use super::metadata::ObjectVersion;
 use super::{
     KubernetesError,
+    answers::{found, refusal, unusable, wait_before_next},
     discovery::{Discovery, ServedKind},
     error::from_kube,
     load::Load,
     metadata::{Described, Page},
 };
-use crate::{pace::random, quiet};
+use crate::quiet;
 use bytes::Bytes;
 use futures::{Stream, StreamExt as _};
 use holdfast_core::object::{MANAGED_BY_LABEL, MANAGER, ObjectKey, PreparedObject};
@@ -21,7 +22,7 @@ use http::{HeaderMap, Method, Request, StatusCode, header};
 use kube::{
     Api, Client, Resource as _,
     client::Body,
-    core::{DynamicObject, Status, WatchEvent},
+    core::{DynamicObject, WatchEvent},
 };
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -37,10 +38,6 @@ const METADATA_ONLY: &str = "application/json;as=PartialObjectMetadata;g=meta.k8
 const METADATA_LIST: &str = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1";
 /// For how long one watch request goes on before the API server ends it in good order, in seconds; it begins again where it ended.
 const WATCH_SECONDS: u64 = 290;
-/// The wait after "too many requests" that does not say how long; the API server itself says one second.
-const DEFAULT_WAIT: Duration = Duration::from_secs(1);
-/// The longest such wait that is borne.
-const LONGEST_WAIT: Duration = Duration::from_secs(30);
 /// Tries of a request that comes at a bad time; after them it is a failure like any other.
 const TRIES: u32 = 8;
 /// Media type of server-side apply. JSON is YAML.
@@ -408,55 +405,6 @@ impl Cluster {
     }
 }
 
-fn found<T>(answer: Result<T, KubernetesError>) -> Result<Option<T>, KubernetesError> {
-    match answer {
-        Ok(object) => Ok(Some(object)),
-        // A kind that is not served has no objects.
-        Err(KubernetesError::KindUnknown { .. }) => Ok(None),
-        Err(error) if error.is_not_found() => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
-/// How long to wait before the same request is sent again: the priority and fairness of the API server answers 429 with `Retry-After`, and
-/// one that is just starting 503 with it. Nothing of such a request was carried out.
-fn wait_before_next(status: StatusCode, headers: &HeaderMap) -> Option<Duration> {
-    let seconds = headers
-        .get(header::RETRY_AFTER)
-        .and_then(|value| value.to_str().ok()?.trim().parse().ok())
-        .map(Duration::from_secs);
-    match status {
-        StatusCode::TOO_MANY_REQUESTS => Some(seconds.unwrap_or(DEFAULT_WAIT)),
-        StatusCode::SERVICE_UNAVAILABLE => seconds,
-        _ => None,
-    }
-    .map(|wait| {
-        let wait = wait.min(LONGEST_WAIT);
-        // Those that were refused together would else come back together.
-        wait + (wait / 2).mul_f64(random() as f64 / u64::MAX as f64)
-    })
-}
-
-/// What the API server says where it refuses: a `Status`, or plain text.
-fn refusal(what: &str, status: StatusCode, answer: &[u8]) -> KubernetesError {
-    let said = serde_json::from_slice::<Status>(answer).unwrap_or_else(|_| Status {
-        message: String::from_utf8_lossy(answer).trim().to_owned(),
-        reason: status.canonical_reason().unwrap_or_default().replace(' ', ""),
-        ..Status::default()
-    });
-    let message = if said.message.is_empty() {
-        &said.reason
-    } else {
-        &said.message
-    };
-    KubernetesError::Answered {
-        what: what.to_owned(),
-        status: status.as_u16(),
-        message: message.clone(),
-        reason: said.reason,
-    }
-}
-
 /// Path of all our own objects of a kind, in all namespaces.
 fn ours(kind: &ServedKind) -> String {
     format!(
@@ -490,14 +438,4 @@ pub(crate) fn escaped(text: &str) -> String {
         }
     }
     escaped
-}
-
-/// A name that no path can hold: the API server would refuse it too.
-fn unusable(what: &str, error: &http::Error) -> KubernetesError {
-    KubernetesError::Answered {
-        what: what.to_owned(),
-        status: 400,
-        reason: "BadRequest".into(),
-        message: format!("its name cannot be part of a request: {error}"),
-    }
 }

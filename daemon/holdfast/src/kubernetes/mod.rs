@@ -5,6 +5,7 @@
 
 pub mod address;
 pub mod agent;
+mod answers;
 pub mod care;
 pub mod client;
 pub mod cluster;
