@@ -1,8 +1,8 @@
 //! The screen of the box, for whoever stands before it: who it is, what runs, what is wrong and what to do.
 //!
 //! In: the daemon's status over the local API, facts of the machine, keys. Out: screens on the terminal of the process; an order of a
-//! factory reset, after words were typed. Guarantees: it works where no daemon does, on any terminal of 80 by 25, without colour; it
-//! costs nothing while another terminal is shown, and next to nothing while nobody types: a look at the daemon every 15 s, every 2 s for
+//! factory reset, after words were typed, or of one taken back. Guarantees: it works where no daemon does, on any terminal of 80 by 25, without
+//! colour; however it is ended but by SIGKILL, the terminal is as it was; it costs nothing while another terminal is shown, and next to nothing while nobody types: a look at the daemon every 15 s, every 2 s for
 //! two minutes after a key.
 
 mod facts;
@@ -25,11 +25,15 @@ use facts::Facts;
 use holdfast_protocol::{Problem, codes as shared};
 use screen::Page;
 use std::{
+    future::Future,
     io,
     time::{Duration, Instant},
 };
 use terminal::Terminal;
-use tokio::time::sleep;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    time::sleep,
+};
 
 /// Time between two looks while somebody types.
 const LIVELY: Duration = Duration::from_secs(2);
@@ -46,9 +50,32 @@ const ENTER: [u8; 2] = [b'\r', b'\n'];
 /// Control and C, and Control and D.
 const QUIT: [u8; 2] = [0x03, 0x04];
 
-/// Runs until somebody quits with `q`, or the terminal goes.
+/// Runs until somebody quits with `q`, the terminal goes, or a signal ends it.
 pub async fn run(common: &Common) -> Result<Exit, Problem> {
     let settings = common.settings()?;
+    // Before the terminal is taken: from then on there is something to put back.
+    let ended = ended().map_err(|error| failed(&error))?;
+    tokio::select! {
+        done = show(&settings) => done,
+        () = ended => Ok(Exit::Done),
+    }
+}
+
+/// Waits for a signal that ends the process.
+fn ended() -> io::Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hang_up = signal(SignalKind::hangup())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+            _ = hang_up.recv() => {}
+        }
+    })
+}
+
+async fn show(settings: &Settings) -> Result<Exit, Problem> {
     let Some(mut terminal) = Terminal::take().map_err(|error| failed(&error))? else {
         return Err(Problem::new(
             codes::CONSOLE_NO_TERMINAL,
@@ -58,7 +85,7 @@ pub async fn run(common: &Common) -> Result<Exit, Problem> {
     };
     let mut keys = terminal::keys();
     let mut page = Page::Main;
-    let mut facts = facts::look(&settings).await;
+    let mut facts = facts::look(settings).await;
     // Whoever has just switched the box on wants to see it come up.
     let mut last_key = Instant::now();
     loop {
@@ -75,15 +102,15 @@ pub async fn run(common: &Common) -> Result<Exit, Problem> {
                     return Ok(Exit::Done);
                 }
                 terminal.forget();
-                page = pressed(page, key, &settings).await;
+                page = pressed(page, key, settings).await;
                 // What is typed is shown at once; everything else may have changed.
                 if !matches!(page, Page::Reset { .. }) {
-                    facts = facts::look(&settings).await;
+                    facts = facts::look(settings).await;
                 }
             }
             () = sleep(if lively { LIVELY } else { QUIET }) => {
                 if terminal::is_seen() {
-                    look_again(&mut page, &mut facts, &settings).await;
+                    look_again(&mut page, &mut facts, settings).await;
                 }
             }
         }

@@ -1,10 +1,14 @@
 //! The terminal under the console: keys one by one, whole screens, and everything as it was afterwards.
 //!
 //! In: screens as lines. Out: keys. Guarantees: nothing is written where nothing changed; only what every terminal since the VT100
-//! understands is used, no colour; the terminal's modes are put back when this is dropped.
+//! understands is used, no colour; a terminal that was stopped (Scroll Lock, control and S) is not waited for, so that whoever ends the console
+//! finds it; the terminal's modes and its cursor are put back when this is dropped.
 
 use super::screen::Size;
-use rustix::termios::{self, LocalModes, OptionalActions, Termios};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    termios::{self, InputModes, LocalModes, OptionalActions, Termios},
+};
 use std::{
     fs,
     io::{self, IsTerminal as _, Read as _, Write as _},
@@ -61,9 +65,9 @@ impl Terminal {
         size
     }
 
-    /// Shows a screen, if it is another than the one that is shown.
+    /// Shows a screen, if it is another than the one that is shown, and the terminal takes one now.
     pub(super) fn show(&mut self, lines: Vec<String>) -> io::Result<()> {
-        if lines == self.shown {
+        if lines == self.shown || !takes_output() {
             return Ok(());
         }
         let text = frame(&lines);
@@ -82,10 +86,23 @@ impl Terminal {
 
 impl Drop for Terminal {
     fn drop(&mut self) {
+        // A terminal that cannot be stopped goes on, where it was.
+        let mut going = self.modes.clone();
+        going.input_modes.remove(InputModes::IXON);
+        let _ = termios::tcsetattr(io::stdin(), OptionalActions::Now, &going);
+        if takes_output() {
+            let mut out = io::stdout().lock();
+            let _ = out.write_all(b"\x1b[?25h\r\n").and_then(|()| out.flush());
+        }
         let _ = termios::tcsetattr(io::stdin(), OptionalActions::Now, &self.modes);
-        let mut out = io::stdout().lock();
-        let _ = out.write_all(b"\x1b[?25h\r\n").and_then(|()| out.flush());
     }
+}
+
+/// Whether a write would come back at once; also where it would fail.
+fn takes_output() -> bool {
+    let out = io::stdout();
+    let mut asked = [PollFd::new(&out, PollFlags::OUT)];
+    poll(&mut asked, Some(&Timespec::default())) != Ok(0)
 }
 
 /// What makes a terminal show these lines: home, cursor hidden, each line erased before it is written. Not after: behind its last column the

@@ -2,14 +2,19 @@
 
 use super::{Daemon, command};
 use crate::common::TestBox;
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
     pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt},
-    termios::{Winsize, tcsetwinsize},
+    termios::{InputModes, LocalModes, OutputModes, Winsize, tcgetattr, tcsetwinsize},
 };
 use std::{
     fs::{File, OpenOptions},
     io::{Read as _, Write as _},
-    process::Child,
+    process::{Child, ExitStatus},
     sync::mpsc::{Receiver, channel},
     thread,
     time::{Duration, Instant},
@@ -21,6 +26,8 @@ const ROWS: usize = 25;
 
 struct Console {
     master: File,
+    /// The end that the console has, held open.
+    slave: Option<File>,
     output: Receiver<Vec<u8>>,
     bytes: Vec<u8>,
     child: Child,
@@ -57,7 +64,7 @@ impl Console {
         let child = command(node, &["console"])
             .stdin(slave.try_clone().unwrap())
             .stdout(slave.try_clone().unwrap())
-            .stderr(slave)
+            .stderr(slave.try_clone().unwrap())
             .spawn()
             .unwrap();
         let master = File::from(master);
@@ -74,6 +81,7 @@ impl Console {
         });
         Self {
             master,
+            slave: Some(slave),
             output,
             bytes: Vec::new(),
             child,
@@ -82,6 +90,52 @@ impl Console {
 
     fn press(&mut self, keys: &str) {
         self.master.write_all(keys.as_bytes()).unwrap();
+    }
+
+    fn modes(&self) -> (InputModes, OutputModes, LocalModes) {
+        let modes = tcgetattr(&self.master).unwrap();
+        (modes.input_modes, modes.output_modes, modes.local_modes)
+    }
+
+    /// Stops the terminal, as control and S do.
+    fn stop(&mut self) {
+        self.press("\u{13}");
+        let slave = self.slave.take().unwrap();
+        self.until("the terminal stops", |_| {
+            let mut asked = [PollFd::new(&slave, PollFlags::OUT)];
+            (poll(&mut asked, Some(&Timespec::default())) == Ok(0)).then_some(())
+        });
+        self.slave = Some(slave);
+    }
+
+    /// Waits until the console has ended.
+    fn end(&mut self) -> ExitStatus {
+        self.until("the console ends", |console| console.child.try_wait().unwrap())
+    }
+
+    /// All that it wrote, after it has ended.
+    fn rest(&mut self) -> &[u8] {
+        self.slave = None;
+        while let Ok(more) = self.output.recv_timeout(PATIENCE) {
+            self.bytes.extend(more);
+        }
+        &self.bytes
+    }
+
+    /// Waits for what brings no output of its own.
+    fn until<T>(&mut self, what: &str, mut look: impl FnMut(&mut Self) -> Option<T>) -> T {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            if let Some(found) = look(self) {
+                return found;
+            }
+            assert!(Instant::now() < until, "not within {PATIENCE:?}: {what}");
+            self.bytes.extend(
+                self.output
+                    .recv_timeout(Duration::from_millis(10))
+                    .unwrap_or_default(),
+            );
+        }
     }
 
     /// Waits until the screen has `text`, and gives the screen.
@@ -215,4 +269,30 @@ fn without_a_terminal_it_says_so() {
     let done = super::run(&node, &["console", "-o", "json"]);
     let problem: serde_json::Value = serde_json::from_slice(&done.stderr).unwrap();
     assert_eq!(problem["code"], "console-no-terminal");
+}
+
+#[test]
+fn whatever_signal_ends_it_the_terminal_is_as_it_was() {
+    let node = TestBox::new("");
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
+        // Also where somebody stopped the terminal, and a screen waits to be shown.
+        for stopped in [false, true] {
+            let mut console = Console::start(&node);
+            console.wait("f factory reset");
+            let taken = console.modes();
+            if stopped {
+                console.stop();
+                console.press("n");
+            }
+            kill(Pid::from_raw(console.child.id() as i32), signal).unwrap();
+            assert!(console.end().success(), "{signal}, stopped: {stopped}");
+            let (input, output, local) = console.modes();
+            let lines = LocalModes::ICANON | LocalModes::ECHO | LocalModes::ISIG;
+            assert!(!taken.2.intersects(lines), "keys come one by one");
+            assert_eq!((input, output, local - lines), taken, "{signal}");
+            assert!(local.contains(lines), "{signal}, stopped: {stopped}");
+            let shown = console.rest().trim_ascii_end().ends_with(b"\x1b[?25h");
+            assert!(shown, "the cursor is hidden: {signal}, stopped: {stopped}");
+        }
+    }
 }
