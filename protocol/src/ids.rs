@@ -1,8 +1,16 @@
 //! Identifiers: node names, content digests and generations. Each is checked once, when it is made.
 
-use ring::digest::{SHA256, digest};
+use ring::digest::{Context, SHA256, digest};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use std::{fmt, fmt::Write as _, str::FromStr};
+use std::{
+    fmt,
+    fmt::Write as _,
+    io::{self, Read},
+    str::FromStr,
+};
+
+/// How much of a reader is in memory at once, in bytes.
+const READ_BYTES: usize = 64 * 1024;
 
 /// Name of a node: a DNS-1123 label, 1 to 63 of `a-z`, `0-9` and `-`, starting and ending with a letter or digit.
 ///
@@ -86,6 +94,34 @@ impl Digest {
         let mut bytes = [0; 32];
         bytes.copy_from_slice(digest(&SHA256, content).as_ref());
         Self(bytes)
+    }
+
+    /// The digest of all that `reader` still gives, and how many bytes that was.
+    ///
+    /// ```
+    /// use holdfast_protocol::Digest;
+    ///
+    /// let content = [7; 200_000];
+    /// assert_eq!(Digest::of_reader(&content[..])?, (Digest::of(&content), 200_000));
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// What the reader says.
+    pub fn of_reader(mut reader: impl Read) -> io::Result<(Self, u64)> {
+        let mut context = Context::new(&SHA256);
+        let mut size = 0;
+        let mut buffer = vec![0; READ_BYTES];
+        loop {
+            let count = reader.read(&mut buffer)?;
+            if count == 0 {
+                let mut bytes = [0; 32];
+                bytes.copy_from_slice(context.finish().as_ref());
+                return Ok((Self(bytes), size));
+            }
+            context.update(&buffer[..count]);
+            size += count as u64;
+        }
     }
 
     /// A digest from its 32 raw bytes, as a streaming hash gives them.

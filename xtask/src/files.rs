@@ -2,11 +2,10 @@
 
 use crate::shell;
 use anyhow::{Context as _, Result};
-use ring::digest;
+use holdfast_protocol::Digest;
 use std::{
-    fmt::Write as _,
     fs::{self, File},
-    io::{ErrorKind, Read as _, Write as _},
+    io::{ErrorKind, Write as _},
     path::{Path, PathBuf},
 };
 
@@ -52,26 +51,10 @@ pub fn relocate(from: &Path, to: &Path) -> Result<()> {
 
 /// SHA-256 of a file's content, hexadecimal.
 pub fn sha256(path: &Path) -> Result<String> {
-    let mut file = File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let mut context = digest::Context::new(&digest::SHA256);
-    let mut buffer = vec![0; 1 << 20];
-    loop {
-        let read = file
-            .read(&mut buffer)
-            .with_context(|| format!("cannot read {}", path.display()))?;
-        if read == 0 {
-            break;
-        }
-        context.update(&buffer[..read]);
-    }
-    Ok(context
-        .finish()
-        .as_ref()
-        .iter()
-        .fold(String::new(), |mut text, byte| {
-            let _ = write!(text, "{byte:02x}");
-            text
-        }))
+    let (digest, _) = File::open(path)
+        .and_then(Digest::of_reader)
+        .with_context(|| format!("cannot read {}", path.display()))?;
+    Ok(digest.hex())
 }
 
 /// All files called `name` below `directory` (relative to the root), in a stable order.

@@ -7,10 +7,9 @@ use crate::blobs::{BlobFiles, Received, UploadError};
 use bytes::Bytes;
 use futures::{Stream, StreamExt as _};
 use holdfast_protocol::Digest;
-use ring::digest::{Context, SHA256};
 use std::{
     collections::BTreeSet,
-    io::{self, Read as _, SeekFrom},
+    io::{self, SeekFrom},
     path::{Path, PathBuf},
     pin::pin,
     sync::{Arc, Mutex, PoisonError},
@@ -29,8 +28,6 @@ const SILENCE: Duration = Duration::from_secs(30);
 const FORGOTTEN: Duration = Duration::from_secs(24 * 3_600);
 /// What the names of unfinished uploads end with.
 const EXTENSION: &str = "upload";
-/// Bytes that are read at once to check a digest.
-const CHUNK: usize = 256 * 1024;
 
 /// Whose turn it is, by blob.
 #[derive(Clone, Debug, Default)]
@@ -231,19 +228,9 @@ where
 
 fn digest_and_sync(path: &Path) -> io::Result<Digest> {
     let mut file = std::fs::File::open(path)?;
-    let mut hash = Context::new(&SHA256);
-    let mut buffer = vec![0; CHUNK];
-    loop {
-        let read = file.read(&mut buffer)?;
-        if read == 0 {
-            break;
-        }
-        hash.update(&buffer[..read]);
-    }
+    let (digest, _) = Digest::of_reader(&mut file)?;
     file.sync_all()?;
-    let mut bytes = [0; 32];
-    bytes.copy_from_slice(hash.finish().as_ref());
-    Ok(Digest::from_bytes(bytes))
+    Ok(digest)
 }
 
 #[cfg(test)]

@@ -144,7 +144,7 @@ impl Blobs {
             }
             Err(error) => return Err(StoreError::from_io(&path, &error).into()),
         };
-        let (found, _) = digest_of(&mut file).map_err(|error| StoreError::from_io(&path, &error))?;
+        let (found, _) = Digest::of_reader(&mut file).map_err(|error| StoreError::from_io(&path, &error))?;
         if found != digest {
             fs::remove(&path)?;
             return Err(BlobError::DigestMismatch {
@@ -171,7 +171,7 @@ impl Blobs {
             }
             Err(error) => return Err(failed(&error).into()),
         };
-        let (found, found_size) = digest_of(&mut file).map_err(|error| failed(&error))?;
+        let (found, found_size) = Digest::of_reader(&mut file).map_err(|error| failed(&error))?;
         if found_size != size {
             return Err(BlobError::SizeMismatch {
                 digest,
@@ -278,12 +278,7 @@ impl Blobs {
     }
 }
 
-/// Digest and size of a file, from where it stands.
-fn digest_of(file: &mut File) -> std::io::Result<(Digest, u64)> {
-    let (context, size) = hash(file)?;
-    Ok((finish(context), size))
-}
-
+/// The digest so far and the size of a file that is written on; where it is whole, see [`Digest::of_reader`].
 fn hash(file: &mut File) -> std::io::Result<(Context, u64)> {
     let mut context = Context::new(&SHA256);
     let mut size = 0;

@@ -15,9 +15,8 @@ use holdfast_protocol::{
 };
 use jiff::Timestamp;
 use reqwest::Method;
-use ring::digest::{Context, SHA256};
 use serde::Serialize;
-use std::{fmt::Write as _, fs::File, io::Read as _, path::Path};
+use std::{fmt::Write as _, fs::File, path::Path};
 
 /// An artifact as a release names it.
 #[derive(Serialize)]
@@ -98,18 +97,7 @@ fn look_at(file: &Path) -> Result<Pushed> {
             "check the path and its permissions",
         )
     };
-    let mut opened = File::open(file).map_err(unreadable)?;
-    let mut hash = Context::new(&SHA256);
-    let mut size = 0;
-    let mut buffer = vec![0; 256 * 1024];
-    loop {
-        let count = opened.read(&mut buffer).map_err(unreadable)?;
-        if count == 0 {
-            break;
-        }
-        hash.update(&buffer[..count]);
-        size += count as u64;
-    }
+    let (digest, size) = File::open(file).and_then(Digest::of_reader).map_err(unreadable)?;
     if size == 0 {
         return Err(Failure::new(
             codes::FILE_UNREADABLE,
@@ -117,10 +105,8 @@ fn look_at(file: &Path) -> Result<Pushed> {
             "push it once it is whole",
         ));
     }
-    let mut bytes = [0; 32];
-    bytes.copy_from_slice(hash.finish().as_ref());
     Ok(Pushed {
-        digest: Digest::from_bytes(bytes),
+        digest,
         size,
         name: file
             .file_name()

@@ -7,10 +7,9 @@
 use super::switch::SwitchError;
 use holdfast_protocol::{Digest, document::Artifact};
 use holdfast_store::{Blobs, fs as durable};
-use ring::digest::{Context, SHA256};
 use std::{
     fs::{self, File, Permissions},
-    io::{self, Read as _},
+    io,
     os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink},
     path::{Path, PathBuf},
 };
@@ -156,20 +155,10 @@ pub fn file_identity(path: &Path) -> Option<String> {
 
 /// SHA-256 of a file, without holding it in memory.
 pub fn digest_of(path: &Path) -> Result<Digest, SwitchError> {
-    let failed = |error: &io::Error| SwitchError::io(path, error);
-    let mut file = File::open(path).map_err(|error| failed(&error))?;
-    let mut context = Context::new(&SHA256);
-    let mut buffer = vec![0; 64 * 1024];
-    loop {
-        let count = file.read(&mut buffer).map_err(|error| failed(&error))?;
-        if count == 0 {
-            break;
-        }
-        context.update(buffer.get(..count).unwrap_or_default());
-    }
-    let mut bytes = [0; 32];
-    bytes.copy_from_slice(context.finish().as_ref());
-    Ok(Digest::from_bytes(bytes))
+    let (digest, _) = File::open(path)
+        .and_then(Digest::of_reader)
+        .map_err(|error| SwitchError::io(path, &error))?;
+    Ok(digest)
 }
 
 fn remove(path: &Path) -> Result<(), SwitchError> {

@@ -10,7 +10,6 @@ use nix::{
     fcntl::{PosixFadviseAdvice, posix_fadvise},
     unistd::syncfs,
 };
-use ring::digest::{Context, SHA256};
 use std::{
     cmp::Ordering,
     fs::{self, File},
@@ -333,22 +332,10 @@ pub fn inspect(uki: &Uki) -> Result<Image, String> {
 }
 
 fn digest_of(path: &Path) -> Result<Digest, Fault> {
-    let read = || -> std::io::Result<Digest> {
-        let mut file = File::open(path)?;
-        let mut context = Context::new(&SHA256);
-        let mut buffer = vec![0; 256 << 10];
-        loop {
-            let size = file.read(&mut buffer)?;
-            if size == 0 {
-                break;
-            }
-            context.update(&buffer[..size]);
-        }
-        let mut bytes = [0; 32];
-        bytes.copy_from_slice(context.finish().as_ref());
-        Ok(Digest::from_bytes(bytes))
-    };
-    read().map_err(Fault::at(path))
+    let (digest, _) = File::open(path)
+        .and_then(Digest::of_reader)
+        .map_err(Fault::at(path))?;
+    Ok(digest)
 }
 
 /// Has the kernel forget what it holds of a file in memory, so that reading asks the disk. A size of 0 means to the end.

@@ -3,12 +3,10 @@
 use super::files;
 use crate::{Result, codes};
 use holdfast_protocol::{Digest, Problem};
-use ring::digest::{Context, SHA256};
 use serde_json::{Value, json};
 use std::{
     collections::BTreeMap,
     fs::File,
-    io::Read as _,
     path::{Path, PathBuf},
 };
 
@@ -73,20 +71,8 @@ pub(super) fn artifact(directory: &Path, value: &mut Value, files: &mut Files) -
 
 /// Digest and size of a file, read once.
 pub(crate) fn measure(path: &Path) -> Result<(Digest, u64)> {
-    let unreadable = |error| files::unreadable(path, &error);
     files::require_readable(path)?;
-    let mut file = File::open(path).map_err(unreadable)?;
-    let mut hash = Context::new(&SHA256);
-    let mut buffer = vec![0; 128 * 1024];
-    let mut size = 0;
-    loop {
-        let read = file.read(&mut buffer).map_err(unreadable)?;
-        if read == 0 {
-            let mut bytes = [0; 32];
-            bytes.copy_from_slice(hash.finish().as_ref());
-            return Ok((Digest::from_bytes(bytes), size));
-        }
-        hash.update(&buffer[..read]);
-        size += read as u64;
-    }
+    File::open(path)
+        .and_then(Digest::of_reader)
+        .map_err(|error| files::unreadable(path, &error))
 }

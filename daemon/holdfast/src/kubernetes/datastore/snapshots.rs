@@ -7,10 +7,8 @@
 use super::{DatastoreError, database};
 use holdfast_protocol::Digest;
 use holdfast_store::fs as durable;
-use ring::digest::{Context, SHA256};
 use std::{
     fs::{self, File},
-    io::Read as _,
     path::{Path, PathBuf},
 };
 
@@ -194,21 +192,10 @@ fn parse(path: PathBuf) -> Option<Snapshot> {
 }
 
 fn digest_of(path: &Path) -> Result<Digest, DatastoreError> {
-    let mut file = File::open(path).map_err(|error| DatastoreError::from_io(path, &error))?;
-    let mut context = Context::new(&SHA256);
-    let mut buffer = vec![0; 64 * 1024];
-    loop {
-        let count = file
-            .read(&mut buffer)
-            .map_err(|error| DatastoreError::from_io(path, &error))?;
-        if count == 0 {
-            break;
-        }
-        context.update(buffer.get(..count).unwrap_or_default());
-    }
-    let mut bytes = [0; 32];
-    bytes.copy_from_slice(context.finish().as_ref());
-    Ok(Digest::from_bytes(bytes))
+    let (digest, _) = File::open(path)
+        .and_then(Digest::of_reader)
+        .map_err(|error| DatastoreError::from_io(path, &error))?;
+    Ok(digest)
 }
 
 pub(super) fn remove(path: &Path) -> Result<(), DatastoreError> {
