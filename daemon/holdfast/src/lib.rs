@@ -20,6 +20,7 @@ pub mod degraded;
 pub mod doctor;
 pub mod enrol;
 pub mod health;
+mod http_exchange;
 pub mod identity;
 pub mod local_api;
 pub mod personal;

@@ -3,12 +3,11 @@
 //! Redirects are not followed and proxies are not used: the token or the signed request goes to the named hub or nowhere.
 
 use super::tls::TlsError;
-use crate::codes;
+use crate::{codes, http_exchange::exchange};
 use bytes::Bytes;
 use holdfast_protocol::{MAX_ENVELOPE_BYTES, Problem};
 use http::{Method, Request, StatusCode, Uri, header};
-use http_body_util::{BodyExt as _, Full, Limited};
-use hyper_util::rt::TokioIo;
+use http_body_util::Full;
 use rustls::{CertificateError, ClientConfig, pki_types::ServerName};
 use serde::{Serialize, de::DeserializeOwned};
 use std::{io, sync::Arc, time::Duration};
@@ -219,7 +218,7 @@ impl Target {
         body: &(impl Serialize + ?Sized),
         limit: Duration,
     ) -> Result<A, HttpsError> {
-        timeout(limit, self.exchange(tls, path, body))
+        timeout(limit, self.ask(tls, path, body))
             .await
             .map_err(|_| HttpsError::Timeout {
                 authority: self.authority(),
@@ -227,7 +226,7 @@ impl Target {
             })?
     }
 
-    async fn exchange<A: DeserializeOwned>(
+    async fn ask<A: DeserializeOwned>(
         &self,
         tls: Arc<ClientConfig>,
         path: &str,
@@ -253,31 +252,9 @@ impl Target {
             .map_err(|error| answer(error.to_string()))?;
 
         let stream = self.connect(tls).await?;
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        let (status, body) = exchange(stream, request, MAX_ANSWER_BYTES)
             .await
             .map_err(|error| broken(error.to_string()))?;
-        let exchange = async {
-            let response = sender
-                .send_request(request)
-                .await
-                .map_err(|error| broken(error.to_string()))?;
-            let status = response.status();
-            let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES)
-                .collect()
-                .await
-                .map_err(|error| broken(error.to_string()))?
-                .to_bytes();
-            Ok::<_, HttpsError>((status, body))
-        };
-        // The connection is driven only as long as the exchange needs it.
-        tokio::pin!(exchange);
-        let (status, body) = tokio::select! {
-            done = &mut exchange => done?,
-            ended = connection => match ended {
-                Err(error) => return Err(broken(error.to_string())),
-                Ok(()) => exchange.await?,
-            },
-        };
         if status.is_success() {
             return serde_json::from_slice(&body).map_err(|error| answer(error.to_string()));
         }

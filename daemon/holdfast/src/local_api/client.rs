@@ -1,12 +1,11 @@
 //! The commands' side of the local API: one request over the socket.
 
 use super::socket::PATH_MAX_BYTES;
-use crate::codes;
+use crate::{codes, http_exchange::exchange};
 use bytes::Bytes;
 use holdfast_protocol::Problem;
 use http::{Method, Request, header};
-use http_body_util::{BodyExt as _, Full, Limited};
-use hyper_util::rt::TokioIo;
+use http_body_util::Full;
 use std::{
     io,
     path::{Path, PathBuf},
@@ -77,12 +76,12 @@ pub async fn ask(socket: &Path, method: Method, path: &str, body: Vec<u8>) -> Re
         path: socket.to_owned(),
         reason,
     };
-    timeout(PATIENCE, exchange(socket, method, path, body))
+    timeout(PATIENCE, ask_at(socket, method, path, body))
         .await
         .map_err(|_| broken(format!("nothing within {} s", PATIENCE.as_secs())))?
 }
 
-async fn exchange(socket: &Path, method: Method, path: &str, body: Vec<u8>) -> Result<Bytes, LocalError> {
+async fn ask_at(socket: &Path, method: Method, path: &str, body: Vec<u8>) -> Result<Bytes, LocalError> {
     let broken = |reason: String| LocalError::Broken {
         path: socket.to_owned(),
         reason,
@@ -103,20 +102,9 @@ async fn exchange(socket: &Path, method: Method, path: &str, body: Vec<u8>) -> R
         .header(header::CONTENT_TYPE, "application/json")
         .body(Full::new(Bytes::from(body)))
         .map_err(|error| broken(error.to_string()))?;
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+    let (status, body) = exchange(stream, request, MAX_ANSWER_BYTES)
         .await
         .map_err(|error| broken(error.to_string()))?;
-    tokio::spawn(connection);
-    let response = sender
-        .send_request(request)
-        .await
-        .map_err(|error| broken(error.to_string()))?;
-    let status = response.status();
-    let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES)
-        .collect()
-        .await
-        .map_err(|error| broken(error.to_string()))?
-        .to_bytes();
     if status.is_success() {
         return Ok(body);
     }
