@@ -124,14 +124,36 @@ fn write(path: &Path, text: &str) -> Result<()> {
         .with_context(|| format!("write {}", path.display()))
 }
 
-/// The value in the middle; zero of nothing.
+/// The value in the middle, or the mean of the two in the middle; zero of nothing.
 pub fn median(values: &mut [f64]) -> f64 {
     values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or_default()
+    let at = |index: usize| values.get(index).copied().unwrap_or_default();
+    f64::midpoint(at(values.len().saturating_sub(1) / 2), at(values.len() / 2))
 }
 
 /// The middle one of the ratios of pairs that were measured in turn.
 pub fn median_of_pairs(values: &[f64], over: &[f64]) -> f64 {
     let mut ratios: Vec<_> = values.iter().zip(over).map(|(one, other)| one / other).collect();
     median(&mut ratios)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_of_an_even_number_of_values_is_the_mean_of_the_two_in_the_middle() {
+        for (mut values, middle) in [
+            (vec![], 0.0),
+            (vec![7.0], 7.0),
+            (vec![9.0, 1.0, 4.0], 4.0),
+            (vec![9.0, 1.0], 5.0),
+            (vec![8.0, 100.0, 1.0, 3.0], 5.5),
+        ] {
+            assert!((median(&mut values) - middle).abs() < f64::EPSILON, "{values:?}");
+        }
+        // Pairs are compared one by one before the middle is taken.
+        let middle = median_of_pairs(&[2.0, 9.0, 4.0, 40.0], &[1.0, 3.0, 4.0, 10.0]);
+        assert!((middle - 2.5).abs() < f64::EPSILON, "{middle}");
+    }
 }
