@@ -14,6 +14,8 @@ mod error;
 mod manifest;
 #[cfg(feature = "pack")]
 mod pack;
+#[cfg(feature = "samples")]
+pub mod samples;
 mod signed;
 #[cfg(test)]
 mod tests;

@@ -3,7 +3,7 @@
 // These files are the input of a test; what writes the product's files is elsewhere.
 #![allow(clippy::disallowed_methods)]
 
-use crate::*;
+use crate::{samples::noise, *};
 use holdfast_protocol::{
     Digest,
     envelope::Envelope,
@@ -13,19 +13,6 @@ use proptest::prelude::*;
 use ring::signature::{Ed25519KeyPair, KeyPair as _};
 use ruzstd::decoding::FrameDecoder;
 use std::{collections::BTreeSet, fs, path::Path};
-
-/// Bytes that look random, the same each time.
-fn noise(seed: u64, size: usize) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    (0..size)
-        .map(|_| {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            (state >> 32) as u8
-        })
-        .collect()
-}
 
 fn key(seed: u8) -> Ed25519KeyPair {
     Ed25519KeyPair::from_seed_unchecked(&[seed; 32]).unwrap()

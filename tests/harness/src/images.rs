@@ -9,6 +9,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+pub use holdfast_os::samples::noise;
+
 /// Root hash of the image's file system; nothing here starts one.
 const USR_HASH: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 
@@ -77,17 +79,4 @@ pub fn build(
 
 fn put(path: &Path, content: &[u8]) -> Result<()> {
     Ok(File::create(path)?.write_all(content)?)
-}
-
-/// Bytes that look random and repeat nowhere, the same for the same seed (xorshift64, Marsaglia 2003).
-pub fn noise(seed: u64, size: usize) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    (0..size)
-        .map(|_| {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            state.to_be_bytes()[3]
-        })
-        .collect()
 }
