@@ -6,7 +6,7 @@
 
 use crate::{figures::Figures, image::Built, machine};
 use anyhow::{Context as _, Result, anyhow, ensure};
-use holdfast_harness::{Node, Process, Site, paths, process::run, site::KUBERNETES, wait};
+use holdfast_harness::{Node, Process, Site, appliance_root, paths, process::run, site::KUBERNETES, wait};
 use holdfast_protocol::{
     document::{App, Artifact, MaintenanceWindow, OsSection, Policy, Weekday},
     event::{EventKind, Severity},
@@ -17,7 +17,6 @@ use std::{
     cell::Cell,
     fs::{self, File, OpenOptions},
     io::Write as _,
-    os::unix::fs::symlink,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -32,32 +31,6 @@ const SECOND_SLOT: u64 = (768 + 16 + 4) << 20;
 /// How long staging may take on a busy machine.
 const STAGING: Duration = Duration::from_secs(600);
 const BOX: &str = "box";
-
-/// Becomes the root file system of the box: that of this machine, with the image's own files, its EFI system partition, disk and kernel command line.
-const ENTER: &str = r#"
-set -e
-box=$1; shift; root=$box/entered
-mount --make-rprivate /
-mount -t tmpfs -o mode=755 tmpfs "$root"
-for entry in /*; do
-    name=${entry#/}
-    case $name in usr | dev | efi) continue ;; esac
-    if [ -L "$entry" ]; then cp -P "$entry" "$root/$name"
-    elif [ -d "$entry" ]; then mkdir "$root/$name"; mount --rbind "$entry" "$root/$name"
-    fi
-done
-mkdir "$root/usr" "$root/dev" "$root/efi"
-mount -t overlay -o "lowerdir=$box/usr:/usr" overlay "$root/usr"
-mount --bind "$box/efi" "$root/efi"
-mount -t tmpfs tmpfs "$root/dev"
-for node in null zero full random urandom tty; do
-    : > "$root/dev/$node"; mount --bind "/dev/$node" "$root/dev/$node"
-done
-: > "$root/dev/disk"; mount --bind "$box/disk.raw" "$root/dev/disk"
-mount --bind "$box/cmdline" "$root/proc/cmdline"
-mount --bind "$box/block" "$root/sys/class/block"
-exec chroot "$root" "$@"
-"#;
 
 /// Updates a box that runs the image in `from` to the one in `to`.
 pub async fn measure(from: &Path, to: &Path, figures: &mut Figures) -> Result<()> {
@@ -93,15 +66,12 @@ pub async fn measure(from: &Path, to: &Path, figures: &mut Figures) -> Result<()
     site.hub.create_release_of("next", content).await?;
     let next = site.hub.assign("next", BOX).await?;
     let before = site.hub.api_link.bytes();
-    let mut command = Command::new("unshare");
+    let mut command = appliance_root::enter(&board);
     command
-        .args(["--mount", "sh", "-c", ENTER, "enter"])
-        .arg(&board)
         .arg(paths::binary("holdfast")?)
         .arg("run")
         .arg("--config")
-        .arg(node.directory.join("node.toml"))
-        .kill_on_drop(true);
+        .arg(node.directory.join("node.toml"));
     let begun = Instant::now();
     let daemon = Process::start("holdfast", command, &node.directory.join("board.log"))?;
     let process = daemon.id().context("the node ended")?;
@@ -213,32 +183,22 @@ async fn make(board: &Path, image: &Built) -> Result<()> {
     };
     let (version, hash) = (image.text("/version")?, image.text("/usrHash")?);
     write(
-        board.join("usr/lib/os-release"),
+        board.join("root/usr/lib/os-release"),
         format!("ID=holdfast\nIMAGE_ID=holdfast\nIMAGE_VERSION={version}\n").as_bytes(),
     )?;
     write(
-        board.join("usr/lib/holdfast/os-keys.json"),
+        board.join("root/usr/lib/holdfast/os-keys.json"),
         &fs::read(image.directory.join("os-keys.json"))?,
     )?;
     write(
-        board.join("cmdline"),
+        board.join("root/proc/cmdline"),
         format!("rw usrhash={hash} panic=10\n").as_bytes(),
     )?;
     write(
         board.join(format!("efi/EFI/Linux/holdfast_{version}.efi")),
         &fs::read(image.file("/uki/file")?)?,
     )?;
-    write(board.join("block/dm-0/dm/name"), b"usr\n")?;
-    fs::create_dir_all(board.join("block/dm-0/slaves"))?;
-    for partition in ["disk2", "disk3"] {
-        symlink("/nonexistent", board.join("block/dm-0/slaves").join(partition))?;
-        write(board.join("block/disk").join(partition).join("partition"), b"2\n")?;
-        symlink(
-            Path::new("disk").join(partition),
-            board.join("block").join(partition),
-        )?;
-    }
-    fs::create_dir_all(board.join("entered"))?;
+    appliance_root::describe_disk(board)?;
 
     let disk = board.join("disk.raw");
     let mut copy = Command::new("cp");

@@ -3,6 +3,7 @@
 //! What comes in: the built binaries and a directory. What goes out: running processes with free ports, each in its own
 //! directory, all ended when their handle is dropped. Nothing here stands in for a part of the product.
 
+pub mod appliance_root;
 pub mod hub;
 pub mod images;
 pub mod kubectl;
