@@ -164,6 +164,12 @@ pub const OS_RECORD: &str = "os-record";
 pub const BOOT_NOT_GOOD: &str = "boot-not-good";
 /// The personal settings of the box cannot be written to where the system reads them.
 pub const PERSONAL_NOT_APPLIED: &str = "personal-not-applied";
+/// There is no state directory, so there is nothing to erase.
+pub const STATE_MISSING: &str = "state-missing";
+/// A factory reset waits for the next start of the machine.
+pub const RESET_ORDERED: &str = "reset-ordered";
+/// A factory reset cannot be taken back any more.
+pub const RESET_BEGUN: &str = "reset-begun";
 /// Nobody confirmed a factory reset.
 pub const RESET_NOT_CONFIRMED: &str = "reset-not-confirmed";
 /// The order of a factory reset cannot be read.

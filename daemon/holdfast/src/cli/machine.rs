@@ -20,6 +20,10 @@ use std::{
 
 /// What must be typed for a factory reset.
 pub(crate) const WORDS: &str = "erase this box";
+/// What became of an order that was to be taken back.
+pub(crate) const TAKEN_BACK: &str = "The factory reset is taken back; nothing was erased.";
+/// The same where none was left.
+pub(crate) const NOT_ORDERED: &str = "No factory reset is ordered.";
 
 pub(super) fn boot_record(moment: BootMoment, common: &Common) -> Done {
     let log = BootLog::new(&common.settings()?.state_dir);
@@ -71,6 +75,12 @@ pub(super) fn factory_reset(arguments: &ResetArguments, common: &Common) -> Done
         }
         return Ok(Exit::Done);
     }
+    reset::require_state(&settings.state_dir)?;
+    if arguments.cancel {
+        let was_ordered = reset::cancel(&settings.state_dir, &boots)?;
+        say([NOT_ORDERED, TAKEN_BACK][usize::from(was_ordered)])?;
+        return say("\n").map(|()| Exit::Done);
+    }
     if !arguments.yes {
         confirm(arguments.keep_identity)?;
     }
@@ -78,7 +88,7 @@ pub(super) fn factory_reset(arguments: &ResetArguments, common: &Common) -> Done
     if arguments.no_restart {
         say("the factory reset is ordered; the next start of the machine carries it out\n")?;
     } else {
-        restart()?;
+        restart(&boots)?;
         say("the machine restarts and erases itself\n")?;
     }
     Ok(Exit::Done)
@@ -91,20 +101,21 @@ pub(crate) fn order(state_dir: &Path, boots: &BootLog, keep_identity: bool) -> R
         ordered_at: Timestamp::now(),
         boot: boots.boot().clone(),
     };
-    reset::order(state_dir, &order).map_err(|error| error.problem())?;
+    reset::require_state(state_dir)?;
+    reset::order(state_dir, &order).map_err(|error| error.problem())
+}
+
+/// Restarts the machine in good order, for a factory reset.
+pub(crate) fn restart(boots: &BootLog) -> Result<(), Problem> {
+    // Only where it is asked for: this boot may end otherwise, long after an order that waits, or was taken back.
     boots.note_or_log(Note::RebootAsked {
         reason: RebootReason::FactoryReset,
     });
-    Ok(())
-}
-
-/// Restarts the machine in good order.
-pub(crate) fn restart() -> Result<(), Problem> {
     let failed = |reason: String| {
         Problem::new(
             codes::RESTART_FAILED,
             format!("the machine cannot be restarted: {reason}"),
-            "restart it by hand; the factory reset is ordered and carried out then",
+            "restart it by hand: the factory reset is ordered and carried out then; holdfast factory-reset --cancel takes it back",
         )
     };
     let done = Command::new("systemctl")

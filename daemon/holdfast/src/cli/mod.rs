@@ -182,6 +182,9 @@ pub struct ResetArguments {
     /// Only leave the order; the next start of the machine carries it out.
     #[arg(long)]
     pub no_restart: bool,
+    /// Take back an order, as long as the machine was not restarted since.
+    #[arg(long, conflicts_with_all = ["keep_identity", "yes", "no_restart", "carry_out"])]
+    pub cancel: bool,
     /// Carry out an order that was left before the machine was restarted.
     #[arg(long, hide = true)]
     pub carry_out: bool,

@@ -5,7 +5,7 @@ use crate::{
     enrol::hardware,
     identity::DeviceKey,
     local_api::{client::ask, view::LocalStatus},
-    personal,
+    personal, reset,
     settings::Settings,
 };
 use holdfast_protocol::Problem;
@@ -48,6 +48,8 @@ pub(super) struct Facts {
     /// Router and its interface.
     pub(super) routers: Vec<String>,
     pub(super) name_servers: Vec<String>,
+    /// A factory reset that waits for a restart.
+    pub(super) reset: Option<Problem>,
     /// What was wrong with the personal settings.
     pub(super) personal: Vec<Problem>,
 }
@@ -75,6 +77,7 @@ pub(super) async fn look(settings: &Settings) -> Facts {
         addresses: addresses(),
         routers: routers(),
         name_servers: name_servers(),
+        reset: reset::pending(&settings.state_dir),
         personal: fs::read_to_string(personal::PROBLEMS)
             .ok()
             .and_then(|text| serde_json::from_str(&text).ok())

@@ -16,9 +16,9 @@ use crate::{
     boots::BootLog,
     cli::{
         Common, Exit,
-        machine::{self, WORDS},
+        machine::{self, NOT_ORDERED, TAKEN_BACK, WORDS},
     },
-    codes,
+    codes, reset,
     settings::Settings,
 };
 use facts::Facts;
@@ -49,6 +49,8 @@ const BACKSPACE: [u8; 2] = [0x08, 0x7f];
 const ENTER: [u8; 2] = [b'\r', b'\n'];
 /// Control and C, and Control and D.
 const QUIT: [u8; 2] = [0x03, 0x04];
+/// What must be typed to take a factory reset back.
+const CANCEL: &str = "cancel";
 
 /// Runs until somebody quits with `q`, the terminal goes, or a signal ends it.
 pub async fn run(common: &Common) -> Result<Exit, Problem> {
@@ -104,7 +106,7 @@ async fn show(settings: &Settings) -> Result<Exit, Problem> {
                 terminal.forget();
                 page = pressed(page, key, settings).await;
                 // What is typed is shown at once; everything else may have changed.
-                if !matches!(page, Page::Reset { .. }) {
+                if !matches!(page, Page::Reset { .. }) || ENTER.contains(&key) {
                     facts = facts::look(settings).await;
                 }
             }
@@ -155,17 +157,17 @@ fn reset_pressed(keep_identity: bool, mut typed: String, key: u8, settings: &Set
             typed.pop();
         }
         key if ENTER.contains(&key) => {
-            outcome = Some(if typed.trim() == WORDS {
-                let boots = BootLog::new(&settings.state_dir);
-                let ordered =
-                    machine::order(&settings.state_dir, &boots, keep).and_then(|()| machine::restart());
-                match ordered {
-                    Ok(()) => "The machine restarts and erases itself.".to_owned(),
-                    Err(problem) => problem.to_string(),
-                }
-            } else {
-                "These are not the words; nothing was done.".to_owned()
-            });
+            let state_dir = &settings.state_dir;
+            let boots = BootLog::new(state_dir);
+            let done = match typed.trim() {
+                WORDS => machine::order(state_dir, &boots, keep)
+                    .and_then(|()| machine::restart(&boots))
+                    .map(|()| "The machine restarts and erases itself."),
+                CANCEL => reset::cancel(state_dir, &boots)
+                    .map(|was_ordered| [NOT_ORDERED, TAKEN_BACK][usize::from(was_ordered)]),
+                _ => Ok("These are not the words; nothing was done."),
+            };
+            outcome = Some(done.map_or_else(|problem| problem.to_string(), str::to_owned));
             typed.clear();
         }
         b' '..=b'~' if typed.len() < MAX_TYPED => typed.push(char::from(key)),

@@ -3,7 +3,7 @@
 //! In: facts, a page, the size of the terminal. Out: exactly as many lines as the terminal has rows, none longer than it is wide, without
 //! anything that steers a terminal.
 
-use super::{facts::Facts, qr};
+use super::{CANCEL, facts::Facts, qr};
 use crate::cli::{
     machine::{WORDS, consequences},
     render::{health, printable, time, way},
@@ -54,7 +54,7 @@ pub(super) fn draw(page: &Page, facts: &Facts, size: Size) -> Vec<String> {
             keep_identity,
             typed,
             outcome,
-        } => reset(*keep_identity, typed, outcome.as_deref()),
+        } => reset(*keep_identity, typed, outcome.as_deref(), facts, size),
     };
     if body.len() > room {
         let more = body.len() - room.saturating_sub(1);
@@ -254,7 +254,7 @@ fn kubernetes_and_apps(report: &StatusReport) -> [String; 2] {
 
 /// All that is wrong, the nearest cause first, nothing twice.
 fn problems(facts: &Facts) -> Vec<&Problem> {
-    let mut found: Vec<&Problem> = Vec::new();
+    let mut found: Vec<&Problem> = facts.reset.iter().collect();
     match &facts.status {
         Err(problem) => found.push(problem),
         Ok(status) => {
@@ -387,15 +387,24 @@ fn tail(log: &[String], size: Size, room: usize) -> Vec<String> {
         .to_vec()
 }
 
-fn reset(keep_identity: bool, typed: &str, outcome: Option<&str>) -> Vec<String> {
+fn reset(keep_identity: bool, typed: &str, outcome: Option<&str>, facts: &Facts, size: Size) -> Vec<String> {
     let mut lines = vec!["FACTORY RESET".to_owned(), String::new()];
     lines.extend(consequences(keep_identity).iter().map(|line| (*line).to_owned()));
     lines.push(String::new());
     let identity = if keep_identity { "is kept" } else { "is erased" };
     lines.push(format!("The identity of the box {identity} (Tab)."));
     lines.push(String::new());
+    if facts.reset.is_some() {
+        lines.push(format!(
+            "It is ordered: type \"{CANCEL}\" and press Enter to take it back."
+        ));
+    }
     lines.push(format!("Type \"{WORDS}\" and press Enter: {typed}_"));
-    lines.extend(outcome.map(|outcome| format!("\u{20}\u{20}{outcome}")));
+    lines.extend(
+        outcome
+            .iter()
+            .flat_map(|outcome| wrapped("  ", outcome, size.columns)),
+    );
     lines
 }
 

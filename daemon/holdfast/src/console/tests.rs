@@ -25,6 +25,7 @@ fn facts(status: Result<Value, Problem>) -> Facts {
         addresses: vec![("enp1s0".into(), "192.0.2.17".into())],
         routers: vec!["192.0.2.1 on enp1s0".into()],
         name_servers: vec!["192.0.2.53".into()],
+        reset: None,
         personal: Vec::new(),
     }
 }

@@ -2,6 +2,7 @@
 
 use super::{Check, Outcome};
 use crate::{
+    codes,
     enrol::renew::validity,
     identity::{self, Identity, IdentityError, clock::TimeFloor},
     reset,
@@ -47,23 +48,13 @@ pub(super) fn state_directory(settings: &Settings) -> Check {
 
 /// An order of a factory reset that waits for a restart, which may come when nobody thinks of it any more.
 pub(super) fn reset(settings: &Settings) -> Option<Check> {
-    const NAME: &str = "factory-reset";
-    match reset::ordered(&settings.state_dir) {
-        Ok(order) => order.map(|order| {
-            Check::warn(
-                NAME,
-                format!(
-                    "ordered at {}; the next start of the machine erases this box",
-                    order.ordered_at.strftime("%Y-%m-%d %H:%M:%S UTC")
-                ),
-                format!(
-                    "restart the machine, or take the order back: rm {}",
-                    settings.state_dir.join(reset::FILE).display()
-                ),
-            )
-        }),
-        Err(problem) => Some(Check::problem(NAME, Outcome::Fail, &problem)),
-    }
+    let problem = reset::pending(&settings.state_dir)?;
+    let outcome = if problem.code == codes::RESET_ORDERED {
+        Outcome::Warn
+    } else {
+        Outcome::Fail
+    };
+    Some(Check::problem("factory-reset", outcome, &problem))
 }
 
 pub(super) fn disk(settings: &Settings) -> Check {
@@ -142,7 +133,7 @@ pub(super) fn identity(identity: &Result<Option<Identity>, IdentityError>) -> Ch
                 "not enrolled",
                 "make a token (holdfastctl token create) and run: holdfast enrol TOKEN",
             );
-            check.code = Some(crate::codes::NOT_ENROLLED.into());
+            check.code = Some(codes::NOT_ENROLLED.into());
             check
         }
         Err(error) => Check::problem(NAME, Outcome::Fail, &error.into()),

@@ -8,7 +8,7 @@
 //! In: an order, left in the state directory. Out: a box as it left the factory, with its operating system slots as they are; with
 //! `keep_identity`, one that is who it was and gets its state again. Guarantees: nothing happens before the machine was restarted, so
 //! nothing that runs loses its files; a cut at any point is gone on from at the next start, because the order goes last; with the identity
-//! kept, the highest generation survives, so no older document can be played to the box.
+//! kept, the highest generation survives, so no older document can be played to the box; an order can be taken back until the restart.
 
 mod erase;
 
@@ -103,12 +103,65 @@ pub fn ordered(state_dir: &Path) -> Result<Option<Order>, Problem> {
             Problem::new(
                 codes::RESET_ORDER_DAMAGED,
                 format!("{} is no order of a factory reset: {error}", path.display()),
-                "nothing was erased; remove the file, and order the reset again where it is wanted",
+                "nothing was erased; take the order back (holdfast factory-reset --cancel), and order it again where it is wanted",
             )
         }),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(StoreError::from_io(&path, &error).problem()),
     }
+}
+
+/// Refuses a machine where there is nothing to reset.
+pub fn require_state(state_dir: &Path) -> Result<(), Problem> {
+    match fs::metadata(state_dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(Problem::new(
+            codes::STATE_MISSING,
+            format!(
+                "there is no state directory {}: this machine is no box, or its disk is not mounted",
+                state_dir.display()
+            ),
+            "on a box, mount the disk, or name the box's settings with --config; elsewhere there is nothing to erase",
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// What whoever is at the box should know of an order that was left.
+pub fn pending(state_dir: &Path) -> Option<Problem> {
+    let order = match ordered(state_dir) {
+        Ok(order) => order?,
+        Err(problem) => return Some(problem),
+    };
+    Some(Problem::new(
+        codes::RESET_ORDERED,
+        format!(
+            "a factory reset was ordered at {}; the next start of the machine erases this box",
+            order.ordered_at.strftime("%Y-%m-%d %H:%M:%S UTC")
+        ),
+        "restart the machine, or take the order back: holdfast factory-reset --cancel, or f on the box's screen",
+    ))
+}
+
+/// Takes the order back. Gives whether there was one.
+///
+/// # Errors
+/// The machine was restarted since: some of the box may be erased already.
+pub fn cancel(state_dir: &Path, boots: &BootLog) -> Result<bool, Problem> {
+    match ordered(state_dir) {
+        Ok(None) => return Ok(false),
+        Ok(Some(order)) if order.boot != *boots.boot() => {
+            return Err(Problem::new(
+                codes::RESET_BEGUN,
+                "the machine was restarted since the factory reset was ordered: some of this box may be erased already",
+                "restart the machine: it goes on with the reset",
+            ));
+        }
+        // Nothing is erased by an order that cannot be read.
+        Err(problem) if problem.code != codes::RESET_ORDER_DAMAGED => return Err(problem),
+        _ => {}
+    }
+    store_fs::remove(&state_dir.join(FILE)).map_err(|error| error.problem())?;
+    Ok(true)
 }
 
 /// Carries out the order, where there is one and the machine was restarted since. The lock says that no daemon uses the files.

@@ -264,6 +264,24 @@ fn a_factory_reset_needs_the_words_and_can_be_left() {
 }
 
 #[test]
+fn a_factory_reset_that_waits_is_shown_and_can_be_taken_back_at_the_screen() {
+    let node = TestBox::new("");
+    holdfast::identity::prepare_state_dir(&node.path("state")).unwrap();
+    let ordered = super::run(&node, &["factory-reset", "--yes", "--no-restart"]);
+    assert!(ordered.status.success(), "{ordered:?}");
+    let mut console = Console::start(&node);
+    console.wait_for(&["[reset-ordered]", "f factory reset"]);
+    console.press("f");
+    console.wait("type \"cancel\"");
+    console.press("cancel\r");
+    console.wait("is taken back");
+    assert!(!node.path("state/factory-reset.json").exists());
+    console.press("\u{1b}");
+    let screen = console.wait_for(&["[daemon-unreachable]", "f factory reset"]);
+    assert!(!screen.join("\n").contains("reset-ordered"), "{screen:#?}");
+}
+
+#[test]
 fn without_a_terminal_it_says_so() {
     let node = TestBox::new("");
     let done = super::run(&node, &["console", "-o", "json"]);
@@ -284,7 +302,7 @@ fn whatever_signal_ends_it_the_terminal_is_as_it_was() {
                 console.stop();
                 console.press("n");
             }
-            kill(Pid::from_raw(console.child.id() as i32), signal).unwrap();
+            kill(Pid::from_raw(console.child.id().cast_signed()), signal).unwrap();
             assert!(console.end().success(), "{signal}, stopped: {stopped}");
             let (input, output, local) = console.modes();
             let lines = LocalModes::ICANON | LocalModes::ECHO | LocalModes::ISIG;

@@ -260,3 +260,41 @@ fn keys_behind_a_link_in_the_place_of_the_identity_are_not_erased() {
     );
     assert!(fs::symlink_metadata(node.path("state/identity")).is_err());
 }
+
+#[test]
+fn an_order_cannot_be_taken_back_once_the_machine_was_restarted() {
+    let node = full();
+    order_earlier(&node, false);
+    let done = run(&node, &["factory-reset", "--cancel", "-o", "json"]);
+    assert_eq!(done.status.code(), Some(1));
+    let problem: Value = serde_json::from_slice(&done.stderr).unwrap();
+    assert_eq!(problem["code"], "reset-begun");
+    assert!(reset::ordered(&node.path("state")).unwrap().is_some());
+}
+
+#[test]
+fn an_order_that_waits_is_not_the_reason_why_the_machine_stopped() {
+    let node = full();
+    let ordered = run(&node, &["factory-reset", "--yes", "--no-restart"]);
+    assert!(ordered.status.success(), "{ordered:?}");
+    let history = run(&node, &["history", "--boots", "-o", "json"]);
+    let history = String::from_utf8(history.stdout).unwrap();
+    assert!(!history.contains("reboot-asked"), "{history}");
+}
+
+#[test]
+fn a_machine_without_a_state_directory_is_told_that_it_is_no_box() {
+    let node = TestBox::new("");
+    // Before anybody types words.
+    for arguments in [
+        &["factory-reset", "-o", "json"][..],
+        &["factory-reset", "--yes", "-o", "json"],
+        &["factory-reset", "--cancel", "-o", "json"],
+    ] {
+        let done = run(&node, arguments);
+        assert_eq!(done.status.code(), Some(1));
+        let problem: Value = serde_json::from_slice(&done.stderr).unwrap();
+        assert_eq!(problem["code"], "state-missing", "{arguments:?}: {problem}");
+        assert!(!node.path("state").exists());
+    }
+}

@@ -118,8 +118,16 @@ async fn a_factory_reset_that_waits_for_a_restart_is_shown_until_its_order_is_ta
     let ordered = run(&node, &["factory-reset", "--yes", "--no-restart"]).await;
     assert_eq!(code(&ordered), 0, "{}", String::from_utf8_lossy(&ordered.stderr));
     assert_eq!(told().await.as_deref(), Some("warn"));
+    let take_back = async || {
+        let done = run(&node, &["factory-reset", "--cancel"]).await;
+        assert_eq!(code(&done), 0, "{}", String::from_utf8_lossy(&done.stderr));
+        String::from_utf8(done.stdout).unwrap()
+    };
+    assert!(take_back().await.contains("taken back"));
+    assert_eq!(told().await, None);
     put(&node.path("state/factory-reset.json"), "torn");
     assert_eq!(told().await.as_deref(), Some("fail"));
-    fs::remove_file(node.path("state/factory-reset.json")).unwrap();
+    assert!(take_back().await.contains("taken back"));
     assert_eq!(told().await, None);
+    assert!(take_back().await.contains("No factory reset"));
 }
