@@ -14,6 +14,7 @@
 
 pub mod base;
 pub mod console;
+pub mod datastore;
 pub mod disk;
 pub mod erofs;
 pub mod firmware;
@@ -25,6 +26,7 @@ pub mod scenario;
 pub mod site;
 
 pub use console::Console;
+pub use datastore::Datastore;
 pub use disk::Disk;
 pub use images::Images;
 pub use machine::{Architecture, Machine, Setup};

@@ -1,7 +1,7 @@
 //! A hub on this machine and one box that reaches it, with the state of both kept so that scenarios can branch off from it.
 
 use crate::{
-    Disk, Machine, Setup,
+    Datastore, Disk, Machine, Setup,
     images::{self, Esp, Image, Partition},
 };
 use anyhow::{Context as _, Result, ensure};
@@ -252,6 +252,12 @@ impl Site {
     /// The box's ESP as it is now; the box must be off. It is a copy.
     pub async fn esp(&self) -> Result<(tempfile::TempDir, Esp)> {
         esp(&self.disk).await
+    }
+
+    /// The datastore of the box's Kubernetes as it is now; the box must be off.
+    pub async fn datastore(&self) -> Result<Datastore> {
+        let (_directory, raw) = raw(&self.disk).await?;
+        Datastore::of(&raw).await
     }
 
     /// The partitions of the box's disk as they are now; the box must be off.

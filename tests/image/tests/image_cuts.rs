@@ -16,23 +16,73 @@ const RANDOM_CUTS: u32 = 20;
 /// Where the sequence of such moments starts; any number will do, but always the same, so that a failure can be repeated.
 const SEED: u64 = 0x9e37_79b9_7f4a_7c15;
 
-/// The latest of such moments after the box was switched on: by then an update that was cut off before has come as far as a start of the new
-/// version, or through it, where nothing else takes this machine's processors.
-const LATEST: Duration = Duration::from_secs(150);
 /// The kernel image of version 2 when the boot loader has one try of it left.
 const LAST_TRY: &str = "holdfast_2+1-2.efi";
 
-/// A moment to cut the power at.
+/// What a moment is counted from.
 #[derive(Clone, Copy, Debug)]
-enum Moment {
+enum Sign {
+    /// The present: the box was switched on, or goes on, just now.
+    Now,
     /// The box reports this step of its journal.
     Step(Phase),
     /// The console shows this.
     Console(&'static str),
     /// The box reports that version 2 runs and was found good.
     Good,
-    /// This long after the box was switched on, or went on.
-    After(Duration),
+}
+
+/// A moment to cut the power at: a sign, and a time after it.
+#[derive(Clone, Copy, Debug)]
+struct Moment {
+    sign: Sign,
+    after: Duration,
+}
+
+/// What the box says when systemd of version 2 begins.
+const VERSION_2: &str = "Welcome to Holdfast 2";
+/// What the box says first on its way down.
+const STOPPING: &str = "Stopping holdfast.service";
+
+/// Where random moments lie, each part with its length in seconds, so that no part of an update is left out, however fast the machine is that this runs on.
+type Parts = &'static [(Sign, u64)];
+/// From a running box on version 1 that was just told to go to version 2.
+const TOLD: Parts = &[
+    (Sign::Now, 20),
+    (Sign::Step(Phase::SwitchingOs), 10),
+    (Sign::Console(STOPPING), 15),
+    (Sign::Console(VERSION_2), 60),
+];
+/// From a start of version 1 in the middle of the update.
+const TAKEN_UP: Parts = &[
+    (Sign::Now, 60),
+    (Sign::Console(base::GOOD), 30),
+    (Sign::Console(STOPPING), 15),
+    (Sign::Console(VERSION_2), 60),
+];
+/// From a start of version 2, whose kernel image has its place.
+const SWITCHED: Parts = &[(Sign::Now, 30), (Sign::Console(VERSION_2), 60)];
+
+/// Random moments; the same ones in each run.
+struct Random(u64);
+
+impl Random {
+    /// A number from 0 to below 1.
+    fn number(&mut self) -> f64 {
+        // Xorshift (Marsaglia 2003, "Xorshift RNGs", the triple 13, 7, 17): moments need no better randomness.
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 11) as f64 / (1_u64 << 53) as f64
+    }
+
+    fn moment(&mut self, parts: Parts) -> Moment {
+        let (sign, seconds) = parts[(self.number() * parts.len() as f64) as usize];
+        Moment {
+            sign,
+            after: Duration::from_secs(seconds).mul_f64(self.number()),
+        }
+    }
 }
 
 /// A running box whose hub wants version 2 of it.
@@ -72,13 +122,11 @@ async fn kernels(site: &Site) -> Result<Vec<String>> {
     Ok(kernels)
 }
 
-/// Cuts the power of the box at `moment`; false where the update had ended before that moment came.
-async fn cut_at(site: &Site, mut machine: Machine, moment: Moment, generation: Generation) -> Result<bool> {
-    let proven = site.hub.wait_for_node(BOX, "the update ends", 2 * BOOT, |node| {
-        node.proven == Some(generation)
-    });
-    let came = match moment {
-        Moment::Step(phase) => {
+/// Waits until the box shows the sign.
+async fn shown(site: &Site, machine: &mut Machine, sign: Sign) -> Result<()> {
+    match sign {
+        Sign::Now => Ok(()),
+        Sign::Step(phase) => {
             let step = site
                 .hub
                 .wait_for_node(BOX, "the step is reported", 2 * BOOT, |node| {
@@ -86,32 +134,38 @@ async fn cut_at(site: &Site, mut machine: Machine, moment: Moment, generation: G
                         .as_ref()
                         .is_some_and(|status| status.generation.phase == phase)
                 });
-            tokio::select! {
-                biased;
-                node = machine.meanwhile(step) => node.map(|_| true)?,
-                node = proven => node.map(|_| false)?,
-            }
+            machine.meanwhile(step).await.map(drop)
         }
-        Moment::Good => {
+        Sign::Good => {
             let good = site
                 .hub
                 .wait_for_node(BOX, "version 2 is good", 2 * BOOT, base::is_good("2"));
-            machine.meanwhile(good).await.map(|_| true)?
+            machine.meanwhile(good).await.map(drop)
         }
-        Moment::Console(sign) => {
-            let signs = [sign];
-            tokio::select! {
-                line = machine.console.wait_for(&signs, 2 * BOOT) => line.map(|_| true)?,
-                node = proven => node.map(|_| false)?,
+        Sign::Console(line) => machine.console.wait_for(&[line], 2 * BOOT).await.map(drop),
+    }
+}
+
+/// Cuts the power of the box at `moment`; false where the update had ended before that moment came.
+async fn cut_at(site: &Site, mut machine: Machine, moment: Moment, generation: Generation) -> Result<bool> {
+    let came = {
+        let comes = async {
+            shown(site, &mut machine, moment.sign).await?;
+            if moment.after.is_zero() {
+                return Ok(true);
             }
-        }
-        Moment::After(after) => {
-            let trouble = machine.console.trouble();
             tokio::select! {
-                trouble = trouble => anyhow::bail!(trouble),
-                node = proven => node.map(|_| false)?,
-                () = tokio::time::sleep(after) => true,
+                trouble = machine.console.trouble() => Err(anyhow::anyhow!(trouble)),
+                () = tokio::time::sleep(moment.after) => Ok(true),
             }
+        };
+        let proven = site.hub.wait_for_node(BOX, "the update ends", 2 * BOOT, |node| {
+            node.proven == Some(generation)
+        });
+        tokio::select! {
+            biased;
+            came = comes => came?,
+            node = proven => node.map(|_| false)?,
         }
     };
     machine.cut_power().await?;
@@ -124,24 +178,28 @@ async fn a_power_cut_at_each_step_of_an_update_does_not_keep_it_from_its_end() -
     scenario::run("cuts-at-steps", |directory| async move {
         let (site, mut machine, generation) = wanted(first, &directory).await?;
         let mut record = PowerCuts::begin("cuts-at-steps")?;
-        for moment in [
-            Moment::Step(Phase::StagingOs),
-            Moment::Step(Phase::SwitchingOs),
+        for sign in [
+            Sign::Step(Phase::StagingOs),
+            Sign::Step(Phase::SwitchingOs),
             // The boot loader has been told, and the box is on its way down.
-            Moment::Console("Stopping holdfast.service"),
+            Sign::Console(STOPPING),
             // The first try of the new version.
-            Moment::Console(base::KERNEL),
+            Sign::Console(base::KERNEL),
             // The second, between its initrd and its own system. The third has to be good: the boot loader has no more.
-            Moment::Console("Welcome to Holdfast 2"),
+            Sign::Console(VERSION_2),
             // The new system is found good, the rest of the document is still to be done.
-            Moment::Good,
+            Sign::Good,
         ] {
+            let moment = Moment {
+                sign,
+                after: Duration::ZERO,
+            };
             ensure!(
                 cut_at(&site, machine, moment, generation).await?,
-                "the update ended before {moment:?} came"
+                "the update ended before {sign:?} came"
             );
             record.cut()?;
-            println!("cut at {moment:?}; kernels: {:?}", kernels(&site).await?);
+            println!("cut at {sign:?}; kernels: {:?}", kernels(&site).await?);
             machine = site.switch_on(&Setup::default()).await?;
         }
         ends_well(&site, &machine, generation).await?;
@@ -154,19 +212,16 @@ async fn a_power_cut_at_each_step_of_an_update_does_not_keep_it_from_its_end() -
 async fn power_cuts_at_random_moments_of_an_update_do_not_keep_it_from_its_end() -> Result<()> {
     let first = base::enrolled().await?;
     scenario::run("cuts-at-random", |directory| async move {
-        let (mut cuts, mut round, mut random) = (0, 0, SEED);
+        let (mut cuts, mut round, mut random) = (0, 0, Random(SEED));
         let mut record = PowerCuts::begin("cuts-at-random")?;
         while cuts < RANDOM_CUTS {
             round += 1;
             let (site, mut machine, generation) =
                 wanted(first, &directory.join(format!("round-{round}"))).await?;
+            let mut parts = TOLD;
             while cuts < RANDOM_CUTS {
-                // Xorshift (Marsaglia 2003, "Xorshift RNGs", the triple 13, 7, 17): moments need no better randomness.
-                random ^= random << 13;
-                random ^= random >> 7;
-                random ^= random << 17;
-                let moment = LATEST.mul_f64((random >> 11) as f64 / (1_u64 << 53) as f64);
-                let came = cut_at(&site, machine, Moment::After(moment), generation).await?;
+                let moment = random.moment(parts);
+                let came = cut_at(&site, machine, moment, generation).await?;
                 let kernels = kernels(&site).await?;
                 machine = site.switch_on(&Setup::default()).await?;
                 if !came {
@@ -174,7 +229,9 @@ async fn power_cuts_at_random_moments_of_an_update_do_not_keep_it_from_its_end()
                 }
                 cuts += 1;
                 record.cut()?;
-                println!("cut {cuts} after {} s; kernels: {kernels:?}", moment.as_secs());
+                println!("cut {cuts}: {moment:?}; kernels: {kernels:?}");
+                let switched = kernels.iter().any(|kernel| kernel.starts_with("holdfast_2"));
+                parts = if switched { SWITCHED } else { TAKEN_UP };
                 // A third start that is cut off would be gone back from, as it must be.
                 if kernels.iter().any(|kernel| kernel == LAST_TRY) {
                     break;

@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 use holdfast_image_tests::{
-    Architecture, Images, Machine, Setup, Site, base,
+    Architecture, Datastore, Images, Machine, Setup, Site, base,
     base::{BOOT, OFF},
     erofs, scenario,
     site::{BOX, Frozen},
@@ -12,7 +12,8 @@ use holdfast_protocol::{
     operator::NodeInfo,
     report::{Health, Phase},
 };
-use tokio::sync::OnceCell;
+use std::{fs, path::Path};
+use tokio::sync::{Mutex, MutexGuard, OnceCell};
 
 static UPDATED: OnceCell<Result<Frozen, String>> = OnceCell::const_new();
 
@@ -33,7 +34,7 @@ async fn updated() -> Result<&'static Frozen> {
 }
 
 /// Lets the box update itself to version 2, its release named `second`, and switches it off.
-async fn update(first: &Frozen, directory: &std::path::Path) -> Result<Site> {
+async fn update(first: &Frozen, directory: &Path) -> Result<Site> {
     let (site, mut machine) = first.go_on(directory).await?;
     let section = site
         .push_os("2", &Images::given()?.of("two", Architecture::Amd64)?)
@@ -126,29 +127,63 @@ async fn runs_what_was_proven(
         .await
 }
 
-/// Offers the box a version that does not come up, and sees it back on version 1 with its app, without anyone's help.
-async fn goes_back_from(version: &'static str, variant: &'static str) -> Result<()> {
-    let first = base::enrolled().await?;
-    scenario::run(variant, |directory| async move {
-        let (site, machine) = first.go_on(&directory).await?;
-        let before = site.hub.node(BOX).await?;
-        let section = site
-            .push_os(version, &Images::given()?.of(variant, Architecture::Amd64)?)
-            .await?;
-        let generation = site.release("bad", Some(section)).await?;
-        // Three tries of the new version, then the old one again; a panic of the new one is what is asked for here.
-        went_back_from(&site, &machine, version).await?;
-        let node = runs_what_was_proven(&site, &before, |node| {
-            // The box as a whole is not healthy: it does not run what is wanted of it.
-            node.status
-                .as_ref()
-                .is_some_and(|status| status.generation.phase == Phase::RolledBack)
-        })
+/// Offers the box a version that does not come up, and sees it back on version 1 with its app, without anyone's help. Gives what it told.
+async fn goes_back_from(
+    version: &str,
+    variant: &str,
+    first: &Frozen,
+    directory: &Path,
+) -> Result<(Site, Machine, Event)> {
+    let (site, machine) = first.go_on(directory).await?;
+    let before = site.hub.node(BOX).await?;
+    let section = site
+        .push_os(version, &Images::given()?.of(variant, Architecture::Amd64)?)
         .await?;
-        ensure!(node.wanted == Some(generation), "the hub forgot what it wanted");
-        Ok(())
+    let generation = site.release("bad", Some(section)).await?;
+    // Three tries of the new version, then the old one again; a panic of the new one is what may be asked for here.
+    let told = went_back_from(&site, &machine, version).await?;
+    let node = runs_what_was_proven(&site, &before, |node| {
+        // The box as a whole is not healthy: it does not run what is wanted of it.
+        node.status
+            .as_ref()
+            .is_some_and(|status| status.generation.phase == Phase::RolledBack)
     })
-    .await
+    .await?;
+    ensure!(node.wanted == Some(generation), "the hub forgot what it wanted");
+    Ok((site, machine, told))
+}
+
+/// What is left of a box that went back from a version on which its app did not come up.
+struct WentBack {
+    told: Event,
+    /// What the console showed of all starts.
+    console: String,
+    datastore: Datastore,
+}
+
+static WENT_BACK: OnceCell<Result<Mutex<WentBack>, String>> = OnceCell::const_new();
+
+/// A box that went back from the variant `unhealthy`, whose app did not come up; made once.
+async fn went_back() -> Result<MutexGuard<'static, WentBack>> {
+    let made = async || {
+        let first = base::enrolled().await?;
+        scenario::keep("unhealthy", |directory| async move {
+            let (site, mut machine, told) = goes_back_from("3", "unhealthy", first, &directory).await?;
+            machine.shut_down(OFF).await?;
+            Ok(Mutex::new(WentBack {
+                told,
+                console: fs::read_to_string(directory.join("console.log"))?,
+                datastore: site.datastore().await?,
+            }))
+        })
+        .await
+    };
+    let went_back = WENT_BACK
+        .get_or_init(|| async { made().await.map_err(|error| format!("{error:#}")) })
+        .await
+        .as_ref()
+        .map_err(|error| anyhow!("the box did not go back: {error}"))?;
+    Ok(went_back.lock().await)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -228,12 +263,51 @@ async fn pain_12_an_update_is_refused_before_the_first_write_where_the_state_par
 
 #[tokio::test(flavor = "multi_thread")]
 async fn pain_13_a_version_whose_apps_do_not_come_up_is_gone_back_from_with_its_cause_told() -> Result<()> {
-    goes_back_from("3", "unhealthy").await
+    let went_back = went_back().await?;
+    let problem = went_back.told.problem.as_ref().context("a cause")?;
+    ensure!(
+        problem.message.contains("web"),
+        "the cause does not name the app: {problem:?}"
+    );
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pain_15_a_box_that_goes_back_has_the_datastore_and_the_apps_of_before_the_update() -> Result<()> {
+    let went_back = went_back().await?;
+    ensure!(
+        went_back.console.contains("configmap/mark created"),
+        "the version that was left wrote nothing to the datastore"
+    );
+    let object = |name: &str| {
+        went_back
+            .datastore
+            .object(&format!("/registry/configmaps/default/{name}"))
+    };
+    ensure!(
+        object("mark")?.is_none(),
+        "what the version that was left wrote to the datastore is still there"
+    );
+    let page = object("page")?.context("the app's object is gone")?;
+    ensure!(
+        holds(&page, b"first") && !holds(&page, b"bad"),
+        "the app's object is not that of the document of before: {}",
+        String::from_utf8_lossy(&page)
+    );
+    Ok(())
+}
+
+fn holds(content: &[u8], word: &[u8]) -> bool {
+    content.windows(word.len()).any(|window| window == word)
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_version_whose_kernel_panics_is_gone_back_from() -> Result<()> {
-    goes_back_from("4", "panic").await
+    let first = base::enrolled().await?;
+    scenario::run("panic", |directory| async move {
+        goes_back_from("4", "panic", first, &directory).await.map(drop)
+    })
+    .await
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -69,6 +69,20 @@ Restart=on-failure
 RestartSec=2
 ";
 
+/// Writes to the datastore of the box's Kubernetes, and makes the app's pods not ready, as a system does that an app does not get along with.
+const BREAK_APP: &str = r"[Unit]
+After=holdfast.service
+StartLimitIntervalSec=0
+
+[Service]
+Type=oneshot
+ExecStart=/bin/sh -c 'until k3s kubectl get configmap mark || k3s kubectl create configmap mark; do sleep 1; done'
+ExecStart=/bin/sh -c 'until k3s kubectl annotate --overwrite pods --all testcluster.holdfast/unready=true; do sleep 1; done'
+ExecStart=/bin/echo the app is broken
+StandardOutput=journal+console
+TimeoutStartSec=10min
+";
+
 const VARIANTS: &[Variant] = &[
     Variant {
         name: "one",
@@ -90,15 +104,16 @@ const VARIANTS: &[Variant] = &[
         name: "unhealthy",
         architecture: X86,
         version: "3",
-        // The node itself does not start, whatever else does; and three starts of this are not waited for ten minutes each.
+        // All of it comes up, and the app does not get along with it. Its starts are not waited for ten minutes each.
         extra: &[
+            ("usr/lib/systemd/system/break-app.service", BREAK_APP),
             (
                 "usr/lib/systemd/system/holdfast.service.d/90-unhealthy.conf",
-                "[Service]\nExecStart=\nExecStart=/bin/false\n",
+                "[Unit]\nWants=break-app.service\n",
             ),
             (
                 "usr/lib/systemd/system/holdfast-health.service.d/90-unhealthy.conf",
-                "[Service]\nExecStart=\nExecStart=/usr/bin/holdfast health --boot --deadline 1m\n",
+                "[Unit]\nAfter=break-app.service\n\n[Service]\nExecStart=\nExecStart=/usr/bin/holdfast health --boot --deadline 1m\n",
             ),
         ],
         more: &[],
