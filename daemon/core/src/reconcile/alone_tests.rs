@@ -1,16 +1,11 @@
 //! Apps that may fail alone: they hold nothing up, and are told once.
 
 use super::{fixtures::*, *};
-use crate::{failure::Failure, readiness::Summary};
+use crate::readiness::Summary;
 use holdfast_protocol::{
     event::EventKind,
     report::{Health, Phase},
 };
-
-fn applied(state: &mut State, effects: &[Effect], failures: Vec<Failure>) -> Vec<Effect> {
-    let ticket = apply(effects);
-    step(state, Event::ApplyFinished { ticket, failures })
-}
 
 #[test]
 fn an_app_that_may_fail_alone_holds_nothing_up_and_is_told_once() {

@@ -15,7 +15,7 @@ use holdfast_protocol::{
 
 pub(super) fn document(counter: u64) -> DocumentRef {
     DocumentRef {
-        generation: Generation { epoch: 1, counter },
+        generation: generation(counter),
         digest: Digest::of(&counter.to_be_bytes()),
         blobs: Vec::new(),
         ready_deadline_seconds: 600,
@@ -237,26 +237,30 @@ pub(super) fn reports(effects: &[Effect]) -> Vec<EventKind> {
         .collect()
 }
 
+pub(super) fn generation(counter: u64) -> Generation {
+    Generation { epoch: 1, counter }
+}
+
+/// The objects were written, all but these; gives what follows.
+pub(super) fn applied(state: &mut State, effects: &[Effect], failures: Vec<Failure>) -> Vec<Effect> {
+    let ticket = apply(effects);
+    step(state, Event::ApplyFinished { ticket, failures })
+}
+
+/// The observed objects are like this; gives what follows.
+pub(super) fn seen(state: &mut State, ticket: Ticket, health: Health) -> Vec<Effect> {
+    let summary = summary(health);
+    step(state, Event::ReadinessChanged { ticket, summary })
+}
+
 /// A state whose document is committed; gives the observation's ticket too.
 pub(super) fn committed(document: DocumentRef) -> (State, Ticket) {
     let mut state = fresh();
     step(&mut state, Event::KubernetesReady);
     let effects = accept(&mut state, document);
-    let effects = step(
-        &mut state,
-        Event::ApplyFinished {
-            ticket: apply(&effects),
-            failures: vec![],
-        },
-    );
+    let effects = applied(&mut state, &effects, vec![]);
     let observation = verify(&effects);
-    step(
-        &mut state,
-        Event::ReadinessChanged {
-            ticket: observation,
-            summary: summary(Health::Healthy),
-        },
-    );
+    seen(&mut state, observation, Health::Healthy);
     assert_eq!(state.phase(), Phase::Committed);
     (state, observation)
 }

@@ -7,10 +7,6 @@ use holdfast_protocol::{
     report::{Health, Phase},
 };
 
-fn generation(counter: u64) -> Generation {
-    Generation { epoch: 1, counter }
-}
-
 /// Document 1 is good, on version 1 of the operating system.
 fn on_image() -> State {
     let mut state = State::default();
@@ -100,21 +96,9 @@ fn a_document_gets_its_operating_system_before_its_kubernetes_and_its_deadline_r
     assert_eq!(reports(&effects), [EventKind::OsSwitched]);
     assert!(has_deadline(&effects));
     let effects = pass(&mut state, effects);
-    let effects = step(
-        &mut state,
-        Event::ApplyFinished {
-            ticket: apply(&effects),
-            failures: vec![],
-        },
-    );
+    let effects = applied(&mut state, &effects, vec![]);
     let ticket = verify(&effects);
-    step(
-        &mut state,
-        Event::ReadinessChanged {
-            ticket,
-            summary: summary(Health::Healthy),
-        },
-    );
+    seen(&mut state, ticket, Health::Healthy);
     assert_eq!(state.phase(), Phase::Committed);
 }
 
@@ -155,21 +139,9 @@ fn pain_12_an_operating_system_that_the_box_comes_back_from_takes_its_document_b
         .iter()
         .any(|effect| matches!(effect, Effect::RestoreKubernetes { .. }));
     assert!(restores);
-    let effects = step(
-        &mut state,
-        Event::ApplyFinished {
-            ticket: apply(&effects),
-            failures: vec![],
-        },
-    );
+    let effects = applied(&mut state, &effects, vec![]);
     let ticket = verify(&effects);
-    step(
-        &mut state,
-        Event::ReadinessChanged {
-            ticket,
-            summary: summary(Health::Healthy),
-        },
-    );
+    seen(&mut state, ticket, Health::Healthy);
     assert_eq!(state.phase(), Phase::RolledBack);
     assert_eq!(
         state.cause().map(|cause| cause.code.as_ref()),

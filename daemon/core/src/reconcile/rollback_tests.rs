@@ -3,26 +3,11 @@
 mod restarts;
 
 use super::{fixtures::*, *};
-use crate::failure::Failure;
 use holdfast_protocol::{
     document::FailurePolicy,
     event::EventKind,
     report::{Health, Phase},
 };
-
-fn generation(counter: u64) -> Generation {
-    Generation { epoch: 1, counter }
-}
-
-fn applied(state: &mut State, effects: &[Effect], failures: Vec<Failure>) -> Vec<Effect> {
-    let ticket = apply(effects);
-    step(state, Event::ApplyFinished { ticket, failures })
-}
-
-fn seen(state: &mut State, ticket: Ticket, health: Health) -> Vec<Effect> {
-    let summary = summary(health);
-    step(state, Event::ReadinessChanged { ticket, summary })
-}
 
 fn restored(effects: &[Effect]) -> Option<(Generation, Generation)> {
     effects.iter().find_map(|effect| match effect {

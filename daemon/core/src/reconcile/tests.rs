@@ -45,13 +45,7 @@ fn a_document_goes_from_acceptance_to_proof() {
     assert_eq!(state.phase(), Phase::WaitingForKubernetes);
     let effects = step(&mut state, Event::KubernetesReady);
     assert_eq!(state.phase(), Phase::Applying);
-    let effects = step(
-        &mut state,
-        Event::ApplyFinished {
-            ticket: apply(&effects),
-            failures: vec![],
-        },
-    );
+    let effects = applied(&mut state, &effects, vec![]);
     assert_eq!(state.phase(), Phase::Verifying);
     assert_eq!(reports(&effects), [EventKind::DocumentApplied]);
     let observation = verify(&effects);
@@ -64,13 +58,7 @@ fn a_document_goes_from_acceptance_to_proof() {
         },
     );
     assert_eq!(state.cause(), waiting.cause.as_ref());
-    let effects = step(
-        &mut state,
-        Event::ReadinessChanged {
-            ticket: observation,
-            summary: summary(Health::Healthy),
-        },
-    );
+    let effects = seen(&mut state, observation, Health::Healthy);
     assert_eq!(effects[0], Effect::Cancel { ticket: deadline });
     assert_eq!(
         effects[1],
@@ -121,13 +109,7 @@ fn a_document_that_failed_for_good_is_not_tried_again() {
     let mut state = fresh();
     step(&mut state, Event::KubernetesReady);
     let effects = accept(&mut state, document(1));
-    let effects = step(
-        &mut state,
-        Event::ApplyFinished {
-            ticket: apply(&effects),
-            failures: vec![failure(false)],
-        },
-    );
+    let effects = applied(&mut state, &effects, vec![failure(false)]);
     assert_eq!(state.phase(), Phase::Failed);
     assert!(effects.iter().any(|effect| matches!(
         effect,
@@ -162,13 +144,7 @@ fn what_can_mend_itself_is_tried_without_end_and_told_once() {
     step(&mut state, Event::KubernetesReady);
     let mut effects = accept(&mut state, document(1));
     for attempt in 0..50 {
-        effects = step(
-            &mut state,
-            Event::ApplyFinished {
-                ticket: apply(&effects),
-                failures: vec![failure(true)],
-            },
-        );
+        effects = applied(&mut state, &effects, vec![failure(true)]);
         let told = usize::from(attempt == 0);
         assert_eq!(reports(&effects).len(), told);
         let (timer, number) = retry(&effects);
@@ -186,13 +162,7 @@ fn a_permanent_failure_beside_a_passing_one_is_told_first() {
     let effects = accept(&mut state, document(1));
     let mut passing = failure(true);
     passing.problem.message = "busy".into();
-    step(
-        &mut state,
-        Event::ApplyFinished {
-            ticket: apply(&effects),
-            failures: vec![passing, failure(false)],
-        },
-    );
+    applied(&mut state, &effects, vec![passing, failure(false)]);
     assert_eq!(state.phase(), Phase::Applying);
     assert_eq!(state.cause(), Some(&failure(false).problem));
 }
@@ -203,21 +173,9 @@ fn a_late_document_counts_as_failed_and_can_still_become_proven() {
     step(&mut state, Event::KubernetesReady);
     let effects = accept(&mut state, document(1));
     let timer = deadline(&effects);
-    let effects = step(
-        &mut state,
-        Event::ApplyFinished {
-            ticket: apply(&effects),
-            failures: vec![],
-        },
-    );
+    let effects = applied(&mut state, &effects, vec![]);
     let observation = verify(&effects);
-    step(
-        &mut state,
-        Event::ReadinessChanged {
-            ticket: observation,
-            summary: summary(Health::Degraded),
-        },
-    );
+    seen(&mut state, observation, Health::Degraded);
     let effects = step(&mut state, Event::DeadlineReached { ticket: timer });
     assert_eq!(reports(&effects), [EventKind::DocumentFailed]);
     assert_eq!(state.phase(), Phase::Failed);
@@ -225,13 +183,7 @@ fn a_late_document_counts_as_failed_and_can_still_become_proven() {
         state.cause().map(|cause| cause.code.as_ref()),
         Some(codes::IMAGE_PULL_FAILED)
     );
-    let effects = step(
-        &mut state,
-        Event::ReadinessChanged {
-            ticket: observation,
-            summary: summary(Health::Healthy),
-        },
-    );
+    let effects = seen(&mut state, observation, Health::Healthy);
     assert_eq!(reports(&effects), [EventKind::DocumentProven]);
     assert_eq!(state.phase(), Phase::Committed);
 }
@@ -258,13 +210,7 @@ fn kubernetes_lost_while_verifying_is_no_second_apply() {
     let mut state = fresh();
     step(&mut state, Event::KubernetesReady);
     let effects = accept(&mut state, document(1));
-    step(
-        &mut state,
-        Event::ApplyFinished {
-            ticket: apply(&effects),
-            failures: vec![],
-        },
-    );
+    applied(&mut state, &effects, vec![]);
     step(&mut state, lost());
     let effects = step(&mut state, Event::KubernetesReady);
     verify(&effects);
@@ -299,13 +245,7 @@ fn pain_01_a_restart_with_the_hub_down_brings_everything_back_from_what_is_store
         assert_eq!(state.phase(), Phase::WaitingForKubernetes);
         let effects = step(&mut state, Event::KubernetesReady);
         let effects = match step_before {
-            JournalStep::Accepted | JournalStep::Applying => step(
-                &mut state,
-                Event::ApplyFinished {
-                    ticket: apply(&effects),
-                    failures: vec![],
-                },
-            ),
+            JournalStep::Accepted | JournalStep::Applying => applied(&mut state, &effects, vec![]),
             _ => {
                 let rechecked = effects
                     .iter()
@@ -314,13 +254,7 @@ fn pain_01_a_restart_with_the_hub_down_brings_everything_back_from_what_is_store
                 effects
             }
         };
-        let effects = step(
-            &mut state,
-            Event::ReadinessChanged {
-                ticket: verify(&effects),
-                summary: summary(Health::Healthy),
-            },
-        );
+        let effects = seen(&mut state, verify(&effects), Health::Healthy);
         assert_eq!(state.phase(), Phase::Committed);
         let was_proven = step_before == JournalStep::Proven;
         assert_eq!(

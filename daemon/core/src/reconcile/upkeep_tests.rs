@@ -169,13 +169,7 @@ fn drift_seen_during_an_apply_is_corrected_after_it() {
         step(&mut state, Event::DriftDetected { keys: vec![key("a")] }),
         vec![]
     );
-    let effects = step(
-        &mut state,
-        Event::ApplyFinished {
-            ticket: apply(&effects),
-            failures: vec![],
-        },
-    );
+    let effects = applied(&mut state, &effects, vec![]);
     assert!(put_back(&effects).is_some());
 }
 
@@ -219,13 +213,7 @@ fn a_recheck_that_kubernetes_cuts_off_is_asked_for_again() {
     }
     let effects = step(&mut state, Event::KubernetesReady);
     let ticket = verify(&effects);
-    step(
-        &mut state,
-        Event::ReadinessChanged {
-            ticket,
-            summary: summary(Health::Progressing),
-        },
-    );
+    seen(&mut state, ticket, Health::Progressing);
     // It is done: an observation that begins anew while Kubernetes stays has no need of another.
     let effects = step(
         &mut state,
@@ -261,13 +249,7 @@ fn every_object_is_checked_when_kubernetes_comes_back_for_it_may_have_gone_back_
     accept(&mut state, document(2));
     let effects = step(&mut state, Event::KubernetesReady);
     let effects = pass(&mut state, effects);
-    let effects = step(
-        &mut state,
-        Event::ApplyFinished {
-            ticket: apply(&effects),
-            failures: vec![],
-        },
-    );
+    let effects = applied(&mut state, &effects, vec![]);
     assert!(rechecked(&effects, 2), "{effects:?}");
 }
 
@@ -276,13 +258,7 @@ fn an_observation_that_fails_is_tried_again_and_told_once() {
     let mut state = fresh();
     step(&mut state, Event::KubernetesReady);
     let effects = accept(&mut state, document(1));
-    let mut effects = step(
-        &mut state,
-        Event::ApplyFinished {
-            ticket: apply(&effects),
-            failures: vec![],
-        },
-    );
+    let mut effects = applied(&mut state, &effects, vec![]);
     for number in 0..5 {
         let failed = step(
             &mut state,
@@ -297,13 +273,7 @@ fn an_observation_that_fails_is_tried_again_and_told_once() {
         assert_eq!(attempt, number);
         effects = step(&mut state, Event::RetryDue { ticket: timer });
     }
-    step(
-        &mut state,
-        Event::ReadinessChanged {
-            ticket: verify(&effects),
-            summary: summary(Health::Healthy),
-        },
-    );
+    seen(&mut state, verify(&effects), Health::Healthy);
     assert_eq!(state.phase(), Phase::Committed);
     assert_eq!(state.upkeep().map(|upkeep| upkeep.attempt), Some(0));
 }
