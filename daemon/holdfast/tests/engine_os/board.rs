@@ -6,7 +6,7 @@ use crate::{
     engine_support::{
         PATIENCE, app,
         broker::Hub,
-        k3s::{EndsWithTest, process, write_program},
+        k3s::{EndsWithTest, process, supervised, write_program},
         node::Node,
         systemd::Systemd,
     },
@@ -18,7 +18,7 @@ use holdfast::{
     os::compare_versions,
     reconcile::system::{Record, Records},
 };
-use holdfast_harness::{Process, port, wait};
+use holdfast_harness::{Process, appliance_root, wait};
 use holdfast_os::sign;
 use holdfast_protocol::event::Event;
 use holdfast_store::{Blobs, Options, Store};
@@ -27,43 +27,13 @@ use nix::sys::signal::{Signal, kill};
 use serde_json::{Value, json};
 use std::{
     collections::BTreeMap,
-    fmt::Write as _,
     fs,
     os::unix::process::ExitStatusExt as _,
-    path::PathBuf,
     process::Stdio,
     sync::OnceLock,
     time::{Duration, Instant},
 };
 use tokio::process::{Child, Command};
-
-/// Becomes the root file system of the box: everything of this machine, with the image's own files, `/efi`, a disk and a kernel command line.
-const ENTER: &str = r#"
-set -e
-box=$1; shift; root=$box/entered
-mount --make-rprivate /
-mount -t tmpfs -o mode=755 tmpfs "$root"
-for entry in /*; do
-    name=${entry#/}
-    case $name in usr | dev | efi) continue ;; esac
-    if [ -L "$entry" ]; then cp -P "$entry" "$root/$name"
-    elif [ -d "$entry" ]; then mkdir "$root/$name"; mount --rbind "$entry" "$root/$name"
-    fi
-done
-mkdir "$root/usr" "$root/dev" "$root/efi"
-mount -t overlay -o "lowerdir=$box/root/usr:/usr" overlay "$root/usr"
-mount --bind "$box/efi" "$root/efi"
-mount -t tmpfs tmpfs "$root/dev"
-for node in null zero full random urandom tty; do
-    : > "$root/dev/$node"; mount --bind "/dev/$node" "$root/dev/$node"
-done
-ln -s /proc/self/fd "$root/dev/fd"
-: > "$root/dev/board"; mount --bind "$box/disk.raw" "$root/dev/board"
-mount --bind "$box/root/proc/cmdline" "$root/proc/cmdline"
-mount --bind "$box/root/proc/boot_id" "$root/proc/sys/kernel/random/boot_id"
-mount --bind "$box/root/block" "$root/sys/class/block"
-exec chroot "$root" "$@"
-"#;
 
 /// Version 1, which runs, and version 2, which comes.
 pub fn images() -> &'static [Image; 2] {
@@ -100,16 +70,17 @@ pub struct Board {
 impl Board {
     /// A box that is switched off, enrolled, with version 1 in its first slot.
     pub async fn new(hub: &Hub, name: &str, programs: BTreeMap<String, String>) -> Result<Self> {
-        let mut node = Node::enrolled(hub, name).await?;
-        if !programs.is_empty() {
-            let kubernetes = &mut node.settings.kubernetes;
-            kubernetes.supervise = true;
-            kubernetes.kubeconfig = node.directory.path().join("kubernetes/k3s.yaml");
-            kubernetes.https_port = port::reserve()?;
-            node.kubectl.kubeconfig.clone_from(&kubernetes.kubeconfig);
-        }
+        let mut node = if programs.is_empty() {
+            Node::enrolled(hub, name).await?
+        } else {
+            let mut node = supervised(hub, name).await?;
+            node.settings.kubernetes.binary = node.path("k3s").display().to_string();
+            node
+        };
         let appliance = Appliance::running(&images()[0])?;
         let systemd = Systemd::boot("reboot.target", "[Unit]\nDefaultDependencies=no\n").await?;
+        node.settings.kubernetes.systemd_bus = Some(systemd.address());
+        node.write_settings()?;
         let board = Self {
             _end: EndsWithTest(node.settings.kubernetes_pid_file()),
             node,
@@ -121,39 +92,8 @@ impl Board {
             starts: 0,
             has_gate: true,
         };
-        let block = board.appliance.root().join("block");
-        fs::create_dir_all(block.join("dm-0/dm"))?;
-        fs::write(block.join("dm-0/dm/name"), "usr\n")?;
-        for partition in ["board2", "board3"] {
-            fs::create_dir_all(block.join("dm-0/slaves").join(partition))?;
-            fs::create_dir_all(block.join("board").join(partition))?;
-            fs::write(block.join("board").join(partition).join("partition"), "2\n")?;
-            std::os::unix::fs::symlink(PathBuf::from("board").join(partition), block.join(partition))?;
-        }
-        fs::create_dir_all(board.appliance.it.directory.path().join("entered"))?;
-        board.configure()?;
+        appliance_root::describe_disk(board.appliance.it.directory.path())?;
         Ok(board)
-    }
-
-    fn configure(&self) -> Result<()> {
-        let settings = &self.node.settings;
-        let kubernetes = &settings.kubernetes;
-        let mut text = String::new();
-        writeln!(text, "state_dir = {:?}", settings.state_dir)?;
-        writeln!(text, "socket = {:?}", settings.socket)?;
-        writeln!(text, "[sync]\nenabled = false\n[kubernetes]")?;
-        writeln!(text, "systemd_bus = {:?}", self.systemd.address())?;
-        writeln!(text, "kubeconfig = {:?}", kubernetes.kubeconfig)?;
-        writeln!(text, "supervise = {}", kubernetes.supervise)?;
-        if kubernetes.supervise {
-            writeln!(text, "binary = {:?}", self.node.path("k3s"))?;
-            writeln!(text, "https_port = {}", kubernetes.https_port)?;
-            writeln!(text, "data_dir = {:?}", self.node.path("kubernetes/data"))?;
-            writeln!(text, "log_file = {:?}", self.node.path("kubernetes/log"))?;
-            writeln!(text, "restart_min = \"100ms\"")?;
-        }
-        fs::write(self.node.path("holdfast.toml"), text)?;
-        Ok(())
     }
 
     /// A document that wants this version of the operating system, and these objects, within so many seconds.
@@ -195,15 +135,12 @@ impl Board {
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new("unshare");
+        let mut command = appliance_root::enter(self.appliance.it.directory.path());
         command
-            .args(["--mount", "sh", "-c", ENTER, "enter"])
-            .arg(self.appliance.it.directory.path())
             .arg(env!("CARGO_BIN_EXE_holdfast"))
             .args(arguments)
             .arg("--config")
-            .arg(self.node.path("holdfast.toml"))
-            .kill_on_drop(true);
+            .arg(self.node.path("holdfast.toml"));
         command
     }
 

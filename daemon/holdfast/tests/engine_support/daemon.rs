@@ -6,7 +6,6 @@ use holdfast::local_api::client::ask;
 use holdfast_harness::{Process, wait};
 use http::Method;
 use serde_json::Value;
-use std::fmt::Write as _;
 use tokio::process::Command;
 
 /// The real binary on a node's state directory, without a link.
@@ -22,13 +21,7 @@ impl<'a> Daemon<'a> {
     pub fn command(&self, arguments: &[&str]) -> Result<Command> {
         let config = self.node.path("holdfast.toml");
         if !config.exists() {
-            let settings = &self.node.settings;
-            let mut text = String::new();
-            writeln!(text, "state_dir = {:?}", settings.state_dir)?;
-            writeln!(text, "socket = {:?}", settings.socket)?;
-            writeln!(text, "[sync]\nenabled = false\n[kubernetes]\nsupervise = false")?;
-            writeln!(text, "kubeconfig = {:?}", settings.kubernetes.kubeconfig)?;
-            std::fs::write(&config, text)?;
+            self.node.write_settings()?;
         }
         let mut command = Command::new(env!("CARGO_BIN_EXE_holdfast"));
         command

@@ -2,6 +2,7 @@
 
 use super::{broker::Hub, node::Node};
 use anyhow::{Context as _, Result};
+use holdfast::settings::Settings;
 use holdfast_harness::{Kubectl, paths, port};
 use holdfast_protocol::Digest;
 use holdfast_store::Blobs;
@@ -19,19 +20,26 @@ use std::{
 pub async fn supervised(hub: &Hub, name: &str) -> Result<Node> {
     let mut node = Node::enrolled(hub, name).await?;
     let data = node.path("kubernetes");
-    let kubernetes = &mut node.settings.kubernetes;
+    node.kubectl = supervise(&mut node.settings, &data)?;
+    Ok(node)
+}
+
+/// Has a node supervise a Kubernetes of its own, with all its files in `data`; gives what asks it.
+pub fn supervise(settings: &mut Settings, data: &Path) -> Result<Kubectl> {
+    let k3s = paths::k3s()?;
+    let kubernetes = &mut settings.kubernetes;
     kubernetes.supervise = true;
-    kubernetes.binary = paths::k3s()?.display().to_string();
+    kubernetes.binary = k3s.display().to_string();
     kubernetes.data_dir = data.join("data");
     kubernetes.kubeconfig = data.join("k3s.yaml");
     kubernetes.https_port = port::reserve()?;
     kubernetes.log_file = Some(data.join("log"));
+    kubernetes.cni_state_dir = data.join("cni");
     kubernetes.restart_min = Duration::from_millis(100);
-    node.kubectl = Kubectl {
-        kubeconfig: node.settings.kubernetes.kubeconfig.clone(),
-        ..node.kubectl
-    };
-    Ok(node)
+    Ok(Kubectl {
+        k3s,
+        kubeconfig: kubernetes.kubeconfig.clone(),
+    })
 }
 
 /// What a k3s program does when it is started as a server.

@@ -16,7 +16,7 @@ use holdfast_protocol::{
 use holdfast_store::{Options, Store};
 use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256};
 use serde_json::{Value, json};
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{fmt::Write as _, fs, path::PathBuf, sync::Arc, time::Duration};
 use tempfile::TempDir;
 use tokio::{sync::watch, task::JoinHandle, time::timeout};
 use tokio_util::sync::CancellationToken;
@@ -200,6 +200,33 @@ impl Node {
             &envelope.to_json(),
         )?;
         Ok(())
+    }
+
+    /// Writes the settings that a daemon of its own process needs to be this node, without a link.
+    pub fn write_settings(&self) -> Result<PathBuf> {
+        let settings = &self.settings;
+        let kubernetes = &settings.kubernetes;
+        let mut text = String::new();
+        writeln!(text, "state_dir = {:?}", settings.state_dir)?;
+        writeln!(text, "socket = {:?}", settings.socket)?;
+        writeln!(text, "[sync]\nenabled = false\n[kubernetes]")?;
+        writeln!(text, "kubeconfig = {:?}", kubernetes.kubeconfig)?;
+        writeln!(text, "supervise = {}", kubernetes.supervise)?;
+        if let Some(bus) = &kubernetes.systemd_bus {
+            writeln!(text, "systemd_bus = {bus:?}")?;
+        }
+        if kubernetes.supervise {
+            writeln!(text, "binary = {:?}", kubernetes.binary)?;
+            writeln!(text, "https_port = {}", kubernetes.https_port)?;
+            writeln!(text, "data_dir = {:?}", kubernetes.data_dir)?;
+            if let Some(log) = &kubernetes.log_file {
+                writeln!(text, "log_file = {log:?}")?;
+            }
+            writeln!(text, "restart_min = \"{}ms\"", kubernetes.restart_min.as_millis())?;
+        }
+        let file = self.path("holdfast.toml");
+        fs::write(&file, text)?;
+        Ok(file)
     }
 
     /// An object of the cluster.
