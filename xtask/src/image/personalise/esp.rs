@@ -43,6 +43,13 @@ pub(super) struct Esp {
     copy: File,
 }
 
+impl Drop for Esp {
+    fn drop(&mut self) {
+        // Closing alone leaves the lock to a program that another thread is just starting.
+        let _ = self.image.unlock();
+    }
+}
+
 /// A block that differs.
 struct Block {
     at: u64,
