@@ -9,95 +9,47 @@ use anyhow::{Context as _, Result, bail, ensure};
 use engine_support::{
     PATIENCE, app,
     broker::Hub,
-    config_map, deployment,
+    config_map,
+    daemon::Daemon,
+    deployment,
     k3s::{EndsWithTest, Server, process, program, section, supervised},
     node::Node,
 };
 use futures::{StreamExt as _, stream};
 use holdfast::{failpoint, kubernetes::switch::Current};
-use holdfast_harness::{Process, wait};
+use holdfast_harness::wait;
 use nix::sys::signal::{Signal, kill};
 use serde_json::{Value, json};
-use std::{fmt::Write as _, fs, os::unix::process::ExitStatusExt as _};
-use tokio::process::Command;
+use std::{fs, os::unix::process::ExitStatusExt as _};
 
 const OLD: &str = "v1.36.3+k3s1";
 const NEW: &str = "v1.37.0+k3s1";
 /// Each box here runs a Kubernetes of its own.
 const AT_ONCE: usize = 3;
 
-/// The real binary on a node's state directory, without a link.
-struct Daemon<'a> {
-    node: &'a Node,
-}
-
-impl Daemon<'_> {
-    fn command(&self, arguments: &[&str]) -> Result<Command> {
-        let config = self.node.path("holdfast.toml");
-        if !config.exists() {
-            let settings = &self.node.settings;
-            let kubernetes = &settings.kubernetes;
-            let mut text = String::new();
-            writeln!(text, "state_dir = {:?}", settings.state_dir)?;
-            writeln!(text, "socket = {:?}", settings.socket)?;
-            writeln!(text, "[sync]\nenabled = false\n[kubernetes]")?;
-            writeln!(
-                text,
-                "binary = \"/nowhere/k3s\"\nhttps_port = {}",
-                kubernetes.https_port
-            )?;
-            writeln!(
-                text,
-                "data_dir = {:?}\nkubeconfig = {:?}",
-                kubernetes.data_dir, kubernetes.kubeconfig
-            )?;
-            writeln!(
-                text,
-                "log_file = {:?}\nrestart_min = \"100ms\"",
-                self.node.path("kubernetes/log")
-            )?;
-            fs::write(&config, text)?;
+/// Waits until this document runs and all of it is healthy, in this phase of the newest.
+async fn until_healthy(daemon: &Daemon<'_>, phase: &str, generation: &str) -> Result<()> {
+    wait::until(&format!("{generation} is {phase}"), 2 * PATIENCE, async || {
+        let text = holdfast_harness::process::run(daemon.command(&["status", "-o", "json"])?).await?;
+        let status: Value = serde_json::from_str(&text)?;
+        let report = &status["report"];
+        let seen = &report["generation"];
+        let apps = report["apps"].as_array().context("apps")?;
+        let healthy =
+            report["kubernetes"]["health"] == "healthy" && apps.iter().all(|app| app["health"] == "healthy");
+        if seen["running"] == generation && seen["phase"] == phase && healthy {
+            return Ok(Some(()));
         }
-        let mut command = Command::new(env!("CARGO_BIN_EXE_holdfast"));
-        command
-            .args(arguments)
-            .arg("--config")
-            .arg(config)
-            .kill_on_drop(true);
-        Ok(command)
-    }
-
-    fn start(&self, failpoint: Option<&str>) -> Result<Process> {
-        let mut command = self.command(&["run"])?;
-        command.envs(failpoint.map(|name| ("HOLDFAST_FAILPOINT", name)));
-        Process::start("holdfast", command, &self.node.path("log"))
-    }
-
-    async fn until(&self, phase: &str, generation: &str) -> Result<()> {
-        wait::until(&format!("{generation} is {phase}"), 2 * PATIENCE, async || {
-            let text = holdfast_harness::process::run(self.command(&["status", "-o", "json"])?).await?;
-            let status: Value = serde_json::from_str(&text)?;
-            let report = &status["report"];
-            let seen = &report["generation"];
-            let apps = report["apps"].as_array().context("apps")?;
-            let healthy = report["kubernetes"]["health"] == "healthy"
-                && apps.iter().all(|app| app["health"] == "healthy");
-            if seen["running"] == generation && seen["phase"] == phase && healthy {
-                return Ok(Some(()));
-            }
-            bail!("{seen}")
-        })
-        .await
-    }
+        bail!("{seen}")
+    })
+    .await
 }
 
 fn leave(node: &Node, hub: &Hub, counter: u64, k3s: &Value, objects: &[Value], deadline: u32) -> Result<()> {
     let mut document = node.document(counter, &[app("hello", "default", objects)]);
     document["k3s"] = k3s.clone();
     document["policy"] = json!({"readyDeadlineSeconds": deadline, "stabilitySeconds": 0});
-    let path = node.settings.identity_dir().join("first-desired.json");
-    holdfast::identity::write_private(&path, &hub.sign(&document).to_json())?;
-    Ok(())
+    node.leave_document(hub, &document)
 }
 
 /// What runs, by the record, by the process, and by what the datastore holds.
@@ -134,13 +86,14 @@ async fn ensure_pair(node: &Node, version: &str, label: &str) -> Result<()> {
 async fn comes_through(failpoint: &str, reboot: bool, hub: &Hub) -> Result<()> {
     let back = failpoint.starts_with("restore");
     let name = format!("kill-{failpoint}{}", if reboot { "-reboot" } else { "" });
-    let node = supervised(hub, &name).await?;
+    let mut node = supervised(hub, &name).await?;
+    node.settings.kubernetes.binary = "/nowhere/k3s".into();
     let _end = EndsWithTest(node.settings.kubernetes_pid_file());
-    let daemon = Daemon { node: &node };
+    let daemon = Daemon::of(&node);
     let old = section(&node, OLD, &program(OLD, Server::Runs("old"))?)?;
     leave(&node, hub, 1, &old, &[config_map("settings", "1")], 120)?;
     let mut running = daemon.start(None)?;
-    daemon.until("committed", "1.1").await?;
+    until_healthy(&daemon, "committed", "1.1").await?;
     node.kubectl
         .run(&["-n", "default", "create", "configmap", "before"])
         .await?;
@@ -169,7 +122,7 @@ async fn comes_through(failpoint: &str, reboot: bool, hub: &Hub) -> Result<()> {
     } else {
         ("committed", "1.2", NEW, "new")
     };
-    daemon.until(phase, generation).await?;
+    until_healthy(&daemon, phase, generation).await?;
     ensure_pair(&node, version, label).await?;
     running.stop(PATIENCE).await?;
     Ok(())
