@@ -394,7 +394,7 @@ async fn a_version_good_long_ago_whose_node_cannot_be_read_is_left_for_the_other
     scenario::run("good-node-fails", |directory| async move {
         let site = updated.branch(&directory).await?;
         site.disk.damage_at("holdfast_2", place, 100).await?;
-        is_left_for_the_other_slot(&site, "node", "Failed to start holdfast-health.service").await
+        is_left_for_the_other_slot(&site, "node", "Failed to start holdfast-health").await
     })
     .await
 }
