@@ -69,7 +69,8 @@ Restart=on-failure
 RestartSec=2
 ";
 
-/// Writes to the datastore of the box's Kubernetes, and makes the app's pods not ready, as a system does that an app does not get along with.
+/// Writes to the datastore of the box's Kubernetes, and makes the app's pods not ready, as a system does that an app does not get along with. Ends when the node
+/// has seen it: the start is judged after it.
 const BREAK_APP: &str = r"[Unit]
 After=holdfast.service
 StartLimitIntervalSec=0
@@ -78,7 +79,8 @@ StartLimitIntervalSec=0
 Type=oneshot
 ExecStart=/bin/sh -c 'until k3s kubectl get configmap mark || k3s kubectl create configmap mark; do sleep 1; done'
 ExecStart=/bin/sh -c 'until k3s kubectl annotate --overwrite pods --all testcluster.holdfast/unready=true; do sleep 1; done'
-ExecStart=/bin/echo the app is broken
+ExecStart=/bin/sh -c 'until k3s kubectl wait --for=condition=Available=false deployment/web --timeout=10m; do sleep 1; done'
+ExecStart=/bin/sh -c 'while holdfast health; do sleep 1; done'
 StandardOutput=journal+console
 TimeoutStartSec=10min
 ";
