@@ -6,7 +6,7 @@ mod common;
 
 use common::{
     TestBox,
-    hub::{Authority, Deed, ServerCertificate, TestHub},
+    hub::{Authority, BROKER, Deed, ServerCertificate, TestHub},
 };
 use holdfast::{
     codes,
@@ -45,7 +45,7 @@ async fn an_enrolled_box_has_a_private_identity_and_the_hubs_time() {
     assert_eq!(identity.node.as_str(), "shop-17");
 
     let loaded = Identity::load(&settings.identity_dir()).unwrap().unwrap();
-    assert_eq!(loaded.brokers, ["mqtts://127.0.0.1:8883"]);
+    assert_eq!(loaded.brokers, [BROKER]);
     assert_eq!(loaded.trust, hub.trust());
     assert_eq!(loaded.enrolled_by.as_deref(), Some("one"));
     assert_eq!(loaded.key.pin(), identity.key.pin());

@@ -168,7 +168,7 @@ async fn went_back() -> Result<MutexGuard<'static, WentBack>> {
     let made = async || {
         let first = base::enrolled().await?;
         scenario::keep("unhealthy", |directory| async move {
-            let (site, mut machine, told) = goes_back_from("3", "unhealthy", first, &directory).await?;
+            let (site, machine, told) = goes_back_from("3", "unhealthy", first, &directory).await?;
             machine.shut_down(OFF).await?;
             Ok(Mutex::new(WentBack {
                 told,

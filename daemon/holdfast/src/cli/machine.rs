@@ -102,6 +102,11 @@ pub(crate) fn order(state_dir: &Path, boots: &BootLog, keep_identity: bool) -> R
         boot: boots.boot().clone(),
     };
     reset::require_state(state_dir)?;
+    // One that was begun goes on as it was ordered. One that cannot be read is replaced.
+    match reset::not_begun(state_dir, boots) {
+        Err(problem) if problem.code == codes::RESET_BEGUN => return Err(problem),
+        _ => {}
+    }
     reset::order(state_dir, &order).map_err(|error| error.problem())
 }
 

@@ -1,7 +1,7 @@
 //! What the console shows: the daemon's answer, and what the machine says by itself where no daemon does.
 
 use crate::{
-    boots::{Evidence, System},
+    boots::{BootLog, Evidence, System},
     enrol::hardware,
     identity::DeviceKey,
     local_api::{client::ask, view::LocalStatus},
@@ -77,7 +77,7 @@ pub(super) async fn look(settings: &Settings) -> Facts {
         addresses: addresses(),
         routers: routers(),
         name_servers: name_servers(),
-        reset: reset::pending(&settings.state_dir),
+        reset: reset::pending(&settings.state_dir, &BootLog::new(&settings.state_dir)),
         personal: fs::read_to_string(personal::PROBLEMS)
             .ok()
             .and_then(|text| serde_json::from_str(&text).ok())

@@ -25,8 +25,9 @@ use facts::Facts;
 use holdfast_protocol::{Problem, codes as shared};
 use screen::Page;
 use std::{
-    future::Future,
+    future::{Future, poll_fn},
     io,
+    task::Poll,
     time::{Duration, Instant},
 };
 use terminal::Terminal;
@@ -65,16 +66,22 @@ pub async fn run(common: &Common) -> Result<Exit, Problem> {
 
 /// Waits for a signal that ends the process.
 fn ended() -> io::Result<impl Future<Output = ()>> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut hang_up = signal(SignalKind::hangup())?;
-    Ok(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-            _ = hang_up.recv() => {}
-        }
-    })
+    let kinds = [
+        SignalKind::terminate(),
+        SignalKind::interrupt(),
+        SignalKind::hangup(),
+        SignalKind::quit(),
+        SignalKind::alarm(),
+        SignalKind::user_defined1(),
+        SignalKind::user_defined2(),
+    ];
+    let mut signals = kinds.into_iter().map(signal).collect::<io::Result<Vec<_>>>()?;
+    Ok(poll_fn(move |context| {
+        let came = signals
+            .iter_mut()
+            .any(|signal| signal.poll_recv(context).is_ready());
+        if came { Poll::Ready(()) } else { Poll::Pending }
+    }))
 }
 
 async fn show(settings: &Settings) -> Result<Exit, Problem> {

@@ -2,6 +2,7 @@
 
 use super::{Check, Outcome};
 use crate::{
+    boots::BootLog,
     codes,
     enrol::renew::validity,
     identity::{self, Identity, IdentityError, clock::TimeFloor},
@@ -48,7 +49,8 @@ pub(super) fn state_directory(settings: &Settings) -> Check {
 
 /// An order of a factory reset that waits for a restart, which may come when nobody thinks of it any more.
 pub(super) fn reset(settings: &Settings) -> Option<Check> {
-    let problem = reset::pending(&settings.state_dir)?;
+    let boots = BootLog::new(&settings.state_dir);
+    let problem = reset::pending(&settings.state_dir, &boots)?;
     let outcome = if problem.code == codes::RESET_ORDERED {
         Outcome::Warn
     } else {

@@ -127,8 +127,8 @@ pub fn require_state(state_dir: &Path) -> Result<(), Problem> {
 }
 
 /// What whoever is at the box should know of an order that was left.
-pub fn pending(state_dir: &Path) -> Option<Problem> {
-    let order = match ordered(state_dir) {
+pub fn pending(state_dir: &Path, boots: &BootLog) -> Option<Problem> {
+    let order = match not_begun(state_dir, boots) {
         Ok(order) => order?,
         Err(problem) => return Some(problem),
     };
@@ -142,20 +142,28 @@ pub fn pending(state_dir: &Path) -> Option<Problem> {
     ))
 }
 
+/// The order that was left, where nothing can be erased yet.
+///
+/// # Errors
+/// It cannot be read; or the machine was restarted since, so that some of the box may be erased already.
+pub fn not_begun(state_dir: &Path, boots: &BootLog) -> Result<Option<Order>, Problem> {
+    match ordered(state_dir)? {
+        Some(order) if order.boot != *boots.boot() => Err(Problem::new(
+            codes::RESET_BEGUN,
+            "the machine was restarted since the factory reset was ordered: some of this box may be erased already",
+            "restart the machine: it goes on with the reset",
+        )),
+        order => Ok(order),
+    }
+}
+
 /// Takes the order back. Gives whether there was one.
 ///
 /// # Errors
 /// The machine was restarted since: some of the box may be erased already.
 pub fn cancel(state_dir: &Path, boots: &BootLog) -> Result<bool, Problem> {
-    match ordered(state_dir) {
+    match not_begun(state_dir, boots) {
         Ok(None) => return Ok(false),
-        Ok(Some(order)) if order.boot != *boots.boot() => {
-            return Err(Problem::new(
-                codes::RESET_BEGUN,
-                "the machine was restarted since the factory reset was ordered: some of this box may be erased already",
-                "restart the machine: it goes on with the reset",
-            ));
-        }
         // Nothing is erased by an order that cannot be read.
         Err(problem) if problem.code != codes::RESET_ORDER_DAMAGED => return Err(problem),
         _ => {}

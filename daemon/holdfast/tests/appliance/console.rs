@@ -292,7 +292,13 @@ fn without_a_terminal_it_says_so() {
 #[test]
 fn whatever_signal_ends_it_the_terminal_is_as_it_was() {
     let node = TestBox::new("");
-    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
+    for signal in [
+        Signal::SIGTERM,
+        Signal::SIGINT,
+        Signal::SIGHUP,
+        Signal::SIGQUIT,
+        Signal::SIGUSR1,
+    ] {
         // Also where somebody stopped the terminal, and a screen waits to be shown.
         for stopped in [false, true] {
             let mut console = Console::start(&node);

@@ -269,7 +269,31 @@ fn an_order_cannot_be_taken_back_once_the_machine_was_restarted() {
     assert_eq!(done.status.code(), Some(1));
     let problem: Value = serde_json::from_slice(&done.stderr).unwrap();
     assert_eq!(problem["code"], "reset-begun");
-    assert!(reset::ordered(&node.path("state")).unwrap().is_some());
+    // Nor can it be replaced by one that could.
+    let before = reset::ordered(&node.path("state")).unwrap().unwrap();
+    let done = run(
+        &node,
+        &[
+            "factory-reset",
+            "--keep-identity",
+            "--yes",
+            "--no-restart",
+            "-o",
+            "json",
+        ],
+    );
+    assert_eq!(done.status.code(), Some(1));
+    let problem: Value = serde_json::from_slice(&done.stderr).unwrap();
+    assert_eq!(problem["code"], "reset-begun");
+    assert_eq!(reset::ordered(&node.path("state")).unwrap(), Some(before));
+    // Whoever asks is told the same, not to take it back.
+    let examined = run(&node, &["doctor", "-o", "json"]);
+    let examined = String::from_utf8(examined.stdout).unwrap();
+    assert!(
+        examined.contains("some of this box may be erased already"),
+        "{examined}"
+    );
+    assert!(!examined.contains("--cancel"), "{examined}");
 }
 
 #[test]

@@ -104,6 +104,9 @@ impl Default for ServerCertificate {
     }
 }
 
+/// The broker that enrolled boxes are told of. Nothing listens there, whatever else runs on the machine.
+pub const BROKER: &str = "mqtts://127.0.0.1:1";
+
 /// The running hub.
 pub struct TestHub {
     pub authority: Authority,
@@ -237,7 +240,7 @@ impl TestHub {
             certificate: self.authority.sign_request(&request.csr, "shop-17"),
             ca_certificates: self.authority.pem.clone(),
             hub_url: self.url.clone(),
-            brokers: vec!["mqtts://127.0.0.1:8883".into()],
+            brokers: vec![BROKER.into()],
             trust: self.trust(),
             signed_time: self.signed_time(*self.time.lock().unwrap()),
             desired: None,

@@ -110,6 +110,12 @@ impl Esp {
         if self.mtools("mdir", &["-b", DIRECTORY]).is_err() {
             self.mtools("mmd", &[DIRECTORY])?;
         }
+        // A copy to a directory goes into it, under another name.
+        if let Ok(said) = self.mtools("mdir", &["-b", path])
+            && !String::from_utf8_lossy(&said).trim().eq_ignore_ascii_case(path)
+        {
+            bail!("a directory has that name: remove it, or start from a fresh copy of the image");
+        }
         // By a file, for mtools reads no pipes; without a name, for it holds secrets.
         let mut file = tempfile::tempfile()?;
         file.write_all(content)?;

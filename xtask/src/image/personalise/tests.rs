@@ -292,6 +292,22 @@ fn an_image_on_a_full_disk_is_left_byte_for_byte_as_it_was() {
 }
 
 #[test]
+fn a_directory_in_the_place_of_a_file_is_told_so_and_nothing_is_written() {
+    let directory = tempfile::tempdir().unwrap();
+    let image = image(directory.path());
+    for name in ["::/holdfast", "::/holdfast/personal.toml"] {
+        assert!(mtools("mmd", &image, &[name]).status().unwrap().success());
+    }
+    let before = fs::read(&image).unwrap();
+    let error = run_with(&image, &["--hostname", "shop-17"]).unwrap_err();
+    assert!(
+        format!("{error:#}").contains("a directory has that name"),
+        "{error:#}"
+    );
+    assert!(fs::read(&image).unwrap() == before);
+}
+
+#[test]
 fn the_name_of_an_image_may_have_anything_in_it() {
     let directory = tempfile::tempdir().unwrap();
     let odd = directory.path().join("a@@b");
