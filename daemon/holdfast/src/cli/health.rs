@@ -128,7 +128,8 @@ async fn settle(settings: &crate::settings::Settings, verdict: &Verdict) -> Exit
     let was_good = before
         .iter()
         .any(|boot| boot.system.version.as_ref() == Some(&running) && matches!(boot.verdict(), Some(Ok(()))));
-    let on_trial = slots.is_on_trial() && (record.tries(&running) || !was_good);
+    let tries = record.tries(&running);
+    let on_trial = slots.is_on_trial(tries) && (tries || !was_good);
     match gate::decide(verdict, on_trial, &running, &before, other.is_some()) {
         gate::Decision::Stay => Exit::Done,
         gate::Decision::Restart => {

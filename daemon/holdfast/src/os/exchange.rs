@@ -80,8 +80,8 @@ impl Slots for Machine {
         &self.running
     }
 
-    fn is_on_trial(&self) -> bool {
-        self.look().is_some_and(|booted| !booted.good)
+    fn is_on_trial(&self, written: bool) -> bool {
+        self.os.is_on_trial().unwrap_or(written)
     }
 
     fn other(&self) -> Option<String> {

@@ -140,6 +140,21 @@ impl Os {
         blocking(move || booted(&places)).await
     }
 
+    /// Whether the running version is on trial; unknown where its kernel image is not found, as while the EFI system partition is not mounted.
+    pub fn is_on_trial(&self) -> Option<bool> {
+        let look = || {
+            let Some(image) = self.places.image()? else {
+                return Ok(Some(false));
+            };
+            let own = Directory::of(&self.places.esp).find(&image.version)?;
+            Ok(own.map(|uki| matches!(uki.state, State::Trial(_))))
+        };
+        look().unwrap_or_else(|fault: Fault| {
+            tracing::warn!(%fault, "the kernel images cannot be looked at");
+            None
+        })
+    }
+
     /// Whether an image can be brought here, as far as that can be known without writing anything: its signer, its processor, and the room in
     /// slot, EFI system partition and state partition.
     pub async fn check(&self, wanted: &Wanted) -> Result<(), Failure> {

@@ -29,6 +29,22 @@ fn rename(appliance: &Appliance, from: &str, to: &str) -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_look_that_fails_is_no_proof_that_a_version_on_trial_is_good() -> Result<()> {
+    let (one, two) = (Image::new("1", 1)?, Image::new("2", 1)?);
+    let (appliance, os) = updated(&one, &two).await?;
+    assert_eq!(os.is_on_trial(), Some(false));
+    rename(&appliance, "2", "2+2-1")?;
+    assert_eq!(os.is_on_trial(), Some(true));
+    // Its partition is not mounted, for a moment or for good.
+    let (esp, away) = (appliance.esp().join("EFI"), appliance.esp().join("away"));
+    fs::rename(&esp, &away)?;
+    assert_eq!(os.is_on_trial(), None);
+    fs::rename(&away, &esp)?;
+    assert_eq!(os.is_on_trial(), Some(true));
+    Ok(())
+}
+
+#[tokio::test]
 async fn the_other_slot_boots_next_and_returns_if_it_does_not_come_up() -> Result<()> {
     let (one, two) = (Image::new("1", 1)?, Image::new("2", 1)?);
     let (appliance, os) = updated(&one, &two).await?;

@@ -72,10 +72,12 @@ impl System {
     /// Takes up what is written down, and what became of a trial. Must come before k3s is taken up.
     pub fn new(parts: Surroundings, status: watch::Sender<Option<OsStatus>>) -> Arc<Self> {
         let records = Records::new(&parts.settings.state_dir);
+        let record = records.read();
+        let tries = record.tries(&parts.slots.running().version);
         let system = Self {
-            record: Mutex::new(records.read()),
+            record: Mutex::new(record),
             records,
-            on_trial: watch::Sender::new(parts.slots.is_on_trial()),
+            on_trial: watch::Sender::new(parts.slots.is_on_trial(tries)),
             status,
             parts,
         };
@@ -87,6 +89,11 @@ impl System {
     /// Version that runs.
     pub fn version(&self) -> &str {
         &self.parts.slots.running().version
+    }
+
+    fn is_on_trial(&self) -> bool {
+        let tries = self.record().tries(self.version());
+        self.parts.slots.is_on_trial(tries)
     }
 
     fn record(&self) -> MutexGuard<'_, Record> {
@@ -107,7 +114,7 @@ impl System {
 
     /// Follows this start of the machine until it is marked good. Ends at once where it was before.
     pub async fn follow(self: Arc<Self>) {
-        while self.parts.slots.is_on_trial() {
+        while self.is_on_trial() {
             sleep(LOOK).await;
         }
         if *self.on_trial.borrow() {

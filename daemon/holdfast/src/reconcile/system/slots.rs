@@ -18,8 +18,9 @@ pub trait Slots: Send + Sync {
     /// The system that runs.
     fn running(&self) -> &Running;
 
-    /// Whether this start of the machine was one of its tries, and was not marked good yet.
-    fn is_on_trial(&self) -> bool;
+    /// Whether this start of the machine was one of its tries, and was not marked good yet. `written` is what is written down of that: it holds
+    /// where the EFI system partition cannot be looked at, or is not there for a moment. A look that fails is no proof of a good start.
+    fn is_on_trial(&self, written: bool) -> bool;
 
     /// The version that is whole in the other slot and has an entry of the boot loader or can be given one.
     fn other(&self) -> Option<String>;

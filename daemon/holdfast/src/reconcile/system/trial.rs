@@ -22,7 +22,7 @@ impl System {
         match outcome {
             Outcome::None => self.left(),
             Outcome::NotYet => {}
-            Outcome::Runs if self.parts.slots.is_on_trial() => {
+            Outcome::Runs if self.is_on_trial() => {
                 // Should it fall back, this start is the proof that the boot loader knew of it.
                 let armed = self.write_down(|record| {
                     if let Some(trial) = &mut record.trial {
