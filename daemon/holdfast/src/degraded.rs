@@ -186,14 +186,7 @@ impl RunningNode for Mute {
     }
 
     fn link(&self) -> LinkView {
-        let state = self.link.borrow();
-        LinkView {
-            enabled: self.enabled,
-            connected: state.connected,
-            broker: state.broker.clone(),
-            cause: state.cause.clone(),
-            waiting_events: 0,
-        }
+        LinkView::of(&self.link.borrow(), self.enabled, 0)
     }
 
     fn health(&self) -> Vec<Check> {

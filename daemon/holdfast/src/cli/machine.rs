@@ -20,10 +20,6 @@ use std::{
 
 /// What must be typed for a factory reset.
 pub(crate) const WORDS: &str = "erase this box";
-/// What became of an order that was to be taken back.
-pub(crate) const TAKEN_BACK: &str = "The factory reset is taken back; nothing was erased.";
-/// The same where none was left.
-pub(crate) const NOT_ORDERED: &str = "No factory reset is ordered.";
 
 pub(super) fn boot_record(moment: BootMoment, common: &Common) -> Done {
     let log = BootLog::new(&common.settings()?.state_dir);
@@ -77,8 +73,7 @@ pub(super) fn factory_reset(arguments: &ResetArguments, common: &Common) -> Done
     }
     reset::require_state(&settings.state_dir)?;
     if arguments.cancel {
-        let was_ordered = reset::cancel(&settings.state_dir, &boots)?;
-        say([NOT_ORDERED, TAKEN_BACK][usize::from(was_ordered)])?;
+        say(cancel(&settings.state_dir, &boots)?)?;
         return say("\n").map(|()| Exit::Done);
     }
     if !arguments.yes {
@@ -92,6 +87,15 @@ pub(super) fn factory_reset(arguments: &ResetArguments, common: &Common) -> Done
         say("the machine restarts and erases itself\n")?;
     }
     Ok(Exit::Done)
+}
+
+/// Takes the order of a factory reset back, and says what became of it.
+pub(crate) fn cancel(state_dir: &Path, boots: &BootLog) -> Result<&'static str, Problem> {
+    Ok(if reset::cancel(state_dir, boots)? {
+        "The factory reset is taken back; nothing was erased."
+    } else {
+        "No factory reset is ordered."
+    })
 }
 
 /// Leaves the order of a factory reset.

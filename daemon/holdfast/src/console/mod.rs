@@ -16,9 +16,9 @@ use crate::{
     boots::BootLog,
     cli::{
         Common, Exit,
-        machine::{self, NOT_ORDERED, TAKEN_BACK, WORDS},
+        machine::{self, WORDS},
     },
-    codes, reset,
+    codes,
     settings::Settings,
 };
 use facts::Facts;
@@ -170,8 +170,7 @@ fn reset_pressed(keep_identity: bool, mut typed: String, key: u8, settings: &Set
                 WORDS => machine::order(state_dir, &boots, keep)
                     .and_then(|()| machine::restart(&boots))
                     .map(|()| "The machine restarts and erases itself."),
-                CANCEL => reset::cancel(state_dir, &boots)
-                    .map(|was_ordered| [NOT_ORDERED, TAKEN_BACK][usize::from(was_ordered)]),
+                CANCEL => machine::cancel(state_dir, &boots),
                 _ => Ok("These are not the words; nothing was done."),
             };
             outcome = Some(done.map_or_else(|problem| problem.to_string(), str::to_owned));

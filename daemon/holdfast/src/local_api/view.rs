@@ -3,6 +3,7 @@
 use crate::foresee::Foresight;
 use crate::health::Check;
 use crate::reconcile::orders::{Paused, Resumed, RollingBack};
+use crate::sync::LinkState;
 use futures::future::BoxFuture;
 use holdfast_core::plan::Plan;
 use holdfast_protocol::{Generation, NodeId, Problem, document::DesiredState, report::StatusReport};
@@ -93,6 +94,20 @@ pub struct LinkView {
     pub waiting_events: u64,
 }
 
+impl LinkView {
+    /// What is shown of a link that the settings want or not.
+    #[must_use]
+    pub fn of(state: &LinkState, enabled: bool, waiting_events: u64) -> Self {
+        Self {
+            enabled,
+            connected: state.connected,
+            broker: state.broker.clone(),
+            cause: state.cause.clone(),
+            waiting_events,
+        }
+    }
+}
+
 /// Answer of `GET /v1/status`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -113,6 +128,9 @@ pub struct LocalStatus {
     /// Why it is not enrolled, where it tried.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub enrolment_problem: Option<Problem>,
+    /// The factory reset that was ordered and waits for the next start of the machine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub factory_reset: Option<Problem>,
     /// Its link.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub link: Option<LinkView>,

@@ -86,14 +86,8 @@ impl RunningNode for Handle {
     }
 
     fn link(&self) -> LinkView {
-        let state = self.link.borrow();
-        LinkView {
-            enabled: self.enabled,
-            connected: state.connected,
-            broker: state.broker.clone(),
-            cause: state.cause.clone(),
-            waiting_events: self.objects.store.pending_count(),
-        }
+        let waiting = self.objects.store.pending_count();
+        LinkView::of(&self.link.borrow(), self.enabled, waiting)
     }
 
     fn health(&self) -> Vec<Check> {
