@@ -16,6 +16,7 @@ mod parts;
 mod personalise;
 mod sbom;
 mod secure_boot;
+mod space;
 mod update;
 mod versions;
 

@@ -10,6 +10,7 @@ use super::{
     mirror::{self, Chosen, Mirror},
     outputs::{self, Image},
     parts::{self, Extras},
+    space,
 };
 use crate::{
     files,
@@ -22,6 +23,7 @@ use holdfast_protocol::{Digest, document::is_os_version};
 use std::{
     env,
     fs::{self, File},
+    io::ErrorKind,
     path::{Path, PathBuf},
     process::Command,
     time::Instant,
@@ -147,6 +149,11 @@ pub fn run(options: &Options) -> Result<()> {
     };
     build.keys.make_missing()?;
     let _alone = build.alone()?;
+    build.tidy()?;
+    space::check(
+        &build.work,
+        build.tools_tree().is_dir() && build.archives().is_dir(),
+    )?;
     let binary = match &options.binary {
         Some(binary) => shell::given(binary),
         None => node(architecture)?,
@@ -298,9 +305,23 @@ impl Build {
         Ok(lock)
     }
 
+    fn workspace(&self) -> PathBuf {
+        self.work.join("work/mkosi")
+    }
+
+    /// Removes what builds that were killed left behind, some of a gigabyte each.
+    fn tidy(&self) -> Result<()> {
+        match fs::remove_dir_all(self.workspace()) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                Err(error).with_context(|| format!("cannot remove {}", self.workspace().display()))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// mkosi with what every call of it has.
     fn command(&self, recipe: &Path, packages: &Path) -> Result<Command> {
-        let workspace = self.work.join("work/mkosi");
+        let workspace = self.workspace();
         fs::create_dir_all(&workspace)?;
         fs::create_dir_all(packages)?;
         let mut command = shell::command("mkosi");

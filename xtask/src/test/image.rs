@@ -69,8 +69,8 @@ Restart=on-failure
 RestartSec=2
 ";
 
-/// Writes to the datastore of the box's Kubernetes, and makes the app's pods not ready, as a system does that an app does not get along with. Ends when the node
-/// has seen it: the start is judged after it.
+/// Writes to the datastore of the box's Kubernetes, and makes the app's pods not ready, as a system does that an app does not get along with. Ends once the node
+/// does not call the start good: it is judged after that.
 const BREAK_APP: &str = r"[Unit]
 After=holdfast.service
 StartLimitIntervalSec=0
