@@ -119,6 +119,7 @@ mod tests {
             hub_url: None,
             certificate_until: None,
             enrolment_problem: None,
+            factory_reset: None,
             link: Some(LinkView::default()),
             details: crate::local_api::view::NodeDetails::default(),
             report: Some(StatusReport {

@@ -2,10 +2,12 @@
 
 use super::view::{EnrolOrder, EnrolResult, LocalStatus, RunningNode};
 use crate::{
+    boots::BootLog,
     codes, doctor,
     enrol::{renew::validity, token},
     health::{self, Check, Verdict},
     identity::Identity,
+    reset,
     settings::Settings,
     telemetry::metrics,
 };
@@ -101,6 +103,7 @@ pub(super) fn metrics_only(request: &Request<Incoming>) -> Response<Full<Bytes>>
 fn status(surroundings: &Surroundings) -> LocalStatus {
     let identity = surroundings.identity.borrow().clone();
     let node = surroundings.node.borrow().clone();
+    let state_dir = &surroundings.settings.state_dir;
     LocalStatus {
         version: env!("CARGO_PKG_VERSION").into(),
         enrolled: identity.is_some(),
@@ -110,6 +113,7 @@ fn status(surroundings: &Surroundings) -> LocalStatus {
             .and_then(|identity| validity(&identity.certificate).ok())
             .map(|(_, end)| end),
         enrolment_problem: surroundings.enrolment_problem.borrow().clone(),
+        factory_reset: reset::pending(state_dir, &BootLog::new(state_dir)),
         link: node.as_ref().map(|node| node.link()),
         details: node.as_ref().map(|node| node.details()).unwrap_or_default(),
         report: node.map(|node| node.status()),

@@ -91,6 +91,10 @@ pub(super) fn status(status: &LocalStatus) -> String {
     if let Some(problem) = &status.enrolment_problem {
         text.problem(problem);
     }
+    if let Some(problem) = &status.factory_reset {
+        text.field("reset", "ordered, not done yet");
+        text.problem(problem);
+    }
     if let Some(report) = &status.report {
         whole(&mut text, report, &status.details);
     }
