@@ -36,6 +36,23 @@ fn run(node: &TestBox, arguments: &[&str]) -> Output {
     command(node, arguments).output().unwrap()
 }
 
+/// The same of a program that must not wait for ever; one that does is killed.
+fn run_without_waiting(node: &TestBox, arguments: &[&str]) -> Output {
+    let program = command(node, arguments);
+    Command::new("timeout")
+        .args(["--signal=KILL", "60"])
+        .arg(program.get_program())
+        .args(program.get_args())
+        .stdin(Stdio::null())
+        .output()
+        .unwrap()
+}
+
+/// A named pipe.
+fn pipe(path: &std::path::Path) {
+    nix::unistd::mkfifo(path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+}
+
 /// A daemon that takes no enrolment from anywhere, up and answering; it ends with the value.
 struct Daemon(Child);
 

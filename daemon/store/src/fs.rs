@@ -51,6 +51,21 @@ pub fn write_atomic(path: &Path, content: &[u8], mode: u32) -> Result<(), StoreE
     sync_directory_of(path)
 }
 
+/// Opens a regular file, and nothing else: whoever opens or reads a named pipe waits for its other end for ever, and a device has no end.
+///
+/// # Errors
+/// Those of opening; and one that says so where something else has that name.
+pub fn open_regular(options: &mut OpenOptions, path: &Path) -> std::io::Result<File> {
+    let file = options
+        .custom_flags(nix::fcntl::OFlag::O_NONBLOCK.bits())
+        .open(path)?;
+    if file.metadata()?.is_file() {
+        Ok(file)
+    } else {
+        Err(std::io::Error::other("it is no file"))
+    }
+}
+
 /// Removes a file for good: after it returned, not even a power cut brings it back. A file that is not there is no error.
 pub fn remove(path: &Path) -> Result<(), StoreError> {
     match std::fs::remove_file(path) {

@@ -8,13 +8,13 @@ use holdfast_protocol::{
     Problem, codes,
     personal::{Network, Personal, Wifi},
 };
-use holdfast_store::fs::{PRIVATE_FILE, PUBLIC_FILE, create_private_directory, remove, write_atomic};
-use nix::fcntl::OFlag;
+use holdfast_store::fs::{
+    PRIVATE_FILE, PUBLIC_FILE, create_private_directory, open_regular, remove, write_atomic,
+};
 use std::{
     fmt::Write as _,
     fs::{self, OpenOptions},
     io::{self, Read as _},
-    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
 };
 
@@ -116,14 +116,8 @@ pub fn apply(directory: &Path, targets: &Targets) -> Applied {
 /// The file's text. What is no file is not waited for, and one that is too long is not read in part: settings would be missing
 /// without a word.
 fn read(path: &Path) -> io::Result<String> {
-    let file = OpenOptions::new()
-        .read(true)
-        .custom_flags(OFlag::O_NONBLOCK.bits())
-        .open(path)?;
+    let file = open_regular(OpenOptions::new().read(true), path)?;
     let facts = file.metadata()?;
-    if !facts.is_file() {
-        return Err(io::Error::other("it is no file"));
-    }
     if facts.len() > MAX_BYTES {
         return Err(io::Error::other(format!(
             "it has {} bytes, and may have {MAX_BYTES}",

@@ -22,8 +22,8 @@ use holdfast_store::{StateLock, StoreError, fs as store_fs};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::{
-    fs,
-    io::{self, Write as _},
+    fmt, fs,
+    io::{self, Read as _, Write as _},
     path::{Path, PathBuf},
 };
 
@@ -33,6 +33,8 @@ pub const FILE: &str = "factory-reset.json";
 const ROOM: &str = ".room-for-factory-reset";
 /// More than any order has, in bytes.
 const ROOM_BYTES: usize = 1024;
+/// The most bytes of an order that are read.
+const MAX_BYTES: u64 = 64 * 1024;
 /// Where the kubelet of k3s keeps volumes of pods.
 const KUBELET: &str = "/var/lib/kubelet";
 /// Where k3s is, and with it the password of its node.
@@ -88,7 +90,7 @@ fn in_reserve(state_dir: &Path, json: &[u8]) -> io::Result<()> {
         .get_mut(..json.len())
         .ok_or(io::ErrorKind::StorageFull)?
         .copy_from_slice(json);
-    let mut file = fs::OpenOptions::new().write(true).open(&path)?;
+    let mut file = store_fs::open_regular(fs::OpenOptions::new().write(true), &path)?;
     file.write_all(&content)?;
     file.sync_all()?;
     fs::rename(&path, state_dir.join(FILE))?;
@@ -98,15 +100,23 @@ fn in_reserve(state_dir: &Path, json: &[u8]) -> io::Result<()> {
 /// The order that was left.
 pub fn ordered(state_dir: &Path) -> Result<Option<Order>, Problem> {
     let path = state_dir.join(FILE);
-    match fs::read(&path) {
-        Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|error| {
-            Problem::new(
-                codes::RESET_ORDER_DAMAGED,
-                format!("{} is no order of a factory reset: {error}", path.display()),
-                "nothing was erased; take the order back (holdfast factory-reset --cancel), and order it again where it is wanted",
-            )
-        }),
+    let damaged = |reason: &dyn fmt::Display| {
+        Problem::new(
+            codes::RESET_ORDER_DAMAGED,
+            format!("{} is no order of a factory reset: {reason}", path.display()),
+            "nothing was erased; take the order back (holdfast factory-reset --cancel), and order it again where it is wanted",
+        )
+    };
+    let mut bytes = Vec::new();
+    let read = store_fs::open_regular(fs::OpenOptions::new().read(true), &path)
+        .and_then(|file| file.take(MAX_BYTES).read_to_end(&mut bytes));
+    match read {
+        Ok(_) => serde_json::from_slice(&bytes)
+            .map(Some)
+            .map_err(|error| damaged(&error)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        // What the system says of a disk is told as that; what is no file is no order.
+        Err(error) if error.raw_os_error().is_none() => Err(damaged(&error)),
         Err(error) => Err(StoreError::from_io(&path, &error).problem()),
     }
 }

@@ -1,6 +1,6 @@
 //! The factory reset, cut off everywhere.
 
-use super::{Daemon, command, die_at, run};
+use super::{Daemon, command, die_at, pipe, run, run_without_waiting};
 use crate::common::{TestBox, put};
 use holdfast::{
     boots::BootId,
@@ -321,4 +321,53 @@ fn a_machine_without_a_state_directory_is_told_that_it_is_no_box() {
         assert_eq!(problem["code"], "state-missing", "{arguments:?}: {problem}");
         assert!(!node.path("state").exists());
     }
+}
+
+#[test]
+fn a_reset_that_waits_is_shown_by_status_until_it_is_taken_back() {
+    let node = TestBox::new("");
+    let _daemon = Daemon::start(&node);
+    let shown = |form: &str| String::from_utf8(run(&node, &["status", "-o", form]).stdout).unwrap();
+    assert!(!shown("text").contains("reset"), "{}", shown("text"));
+
+    let ordered = run(&node, &["factory-reset", "--yes", "--no-restart"]);
+    assert!(ordered.status.success(), "{ordered:?}");
+    let text = shown("text");
+    for part in [
+        "ordered, not done yet",
+        "the next start of the machine erases this box [reset-ordered]",
+        "holdfast factory-reset --cancel",
+    ] {
+        assert!(text.contains(part), "{part} is missing in {text}");
+    }
+    let json: Value = serde_json::from_str(&shown("json")).unwrap();
+    assert_eq!(json["factoryReset"]["code"], "reset-ordered");
+
+    assert!(run(&node, &["factory-reset", "--cancel"]).status.success());
+    let json: Value = serde_json::from_str(&shown("json")).unwrap();
+    assert!(json["factoryReset"].is_null(), "{json}");
+}
+
+#[test]
+fn a_pipe_in_the_place_of_the_order_is_refused_at_once_and_can_be_taken_back() {
+    let node = full();
+    let order = node.path("state/factory-reset.json");
+    let arguments = carry_out(&node);
+    let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+    let refused = || {
+        let done = run_without_waiting(&node, &[&arguments[..], &["-o", "json"]].concat());
+        let problem: Value = serde_json::from_slice(&done.stderr).unwrap();
+        assert_eq!(problem["code"], "reset-order-damaged", "{problem}");
+        assert!(
+            problem["message"].as_str().unwrap().contains("it is no file"),
+            "{problem}"
+        );
+    };
+    pipe(&order);
+    refused();
+    let done = run_without_waiting(&node, &["factory-reset", "--cancel"]);
+    assert!(done.status.success(), "{done:?}");
+    assert!(fs::symlink_metadata(&order).is_err());
+    fs::create_dir(&order).unwrap();
+    refused();
 }
