@@ -162,6 +162,8 @@ pub const OS_NO_RESTART: &str = "os-no-restart";
 pub const OS_RECORD: &str = "os-record";
 /// This boot was not found good.
 pub const BOOT_NOT_GOOD: &str = "boot-not-good";
+/// The record of boots is damaged.
+pub const BOOT_RECORD_DAMAGED: &str = "boot-record-damaged";
 /// The personal settings of the box cannot be written to where the system reads them.
 pub const PERSONAL_NOT_APPLIED: &str = "personal-not-applied";
 /// There is no state directory, so there is nothing to erase.

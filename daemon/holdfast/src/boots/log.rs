@@ -8,7 +8,9 @@
 use super::entry::{BootId, Noted, Record};
 use crate::failpoint;
 use holdfast_protocol::Digest;
-use holdfast_store::{StoreError, fs::PRIVATE_FILE, fs::create_private_directory, fs::write_atomic};
+use holdfast_store::{
+    StoreError, fs::PRIVATE_FILE, fs::create_private_directory, fs::open_regular, fs::write_atomic,
+};
 use nix::fcntl::{Flock, FlockArg};
 use std::{
     fs::{File, OpenOptions},
@@ -51,7 +53,7 @@ pub(super) struct Log {
     _lock: Flock<File>,
 }
 
-fn path_in(directory: &Path) -> PathBuf {
+pub(super) fn path_in(directory: &Path) -> PathBuf {
     directory.join("log")
 }
 
@@ -59,7 +61,9 @@ fn path_in(directory: &Path) -> PathBuf {
 pub(super) fn read(directory: &Path) -> Result<Content, StoreError> {
     let path = path_in(directory);
     let mut bytes = Vec::new();
-    match File::open(&path).and_then(|file| file.take(4 * MAX_BYTES).read_to_end(&mut bytes)) {
+    let read = open_regular(OpenOptions::new().read(true), &path)
+        .and_then(|file| file.take(4 * MAX_BYTES).read_to_end(&mut bytes));
+    match read {
         Ok(_) => Ok(parse(&bytes)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Content::default()),
         Err(error) => Err(StoreError::from_io(&path, &error)),
@@ -127,16 +131,13 @@ impl Log {
                 .mode(PRIVATE_FILE);
             options
         };
-        let lock = options(false)
-            .truncate(false)
-            .open(&lock_path)
-            .map_err(failed(&lock_path))?;
+        let lock = open_regular(options(false).truncate(false), &lock_path).map_err(failed(&lock_path))?;
         let lock = Flock::lock(lock, FlockArg::LockExclusive)
             .map_err(|(_, error)| StoreError::from_io(&lock_path, &error.into()))?;
         let path = path_in(directory);
         let new = !path.exists();
         let owned = [directory, lock_path.as_path(), path.as_path()];
-        let mut file = options(true).open(&path).map_err(failed(&path))?;
+        let mut file = open_regular(&mut options(true), &path).map_err(failed(&path))?;
         if new {
             holdfast_store::fs::sync_directory_of(&path)?;
         }

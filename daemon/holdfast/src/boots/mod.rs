@@ -23,7 +23,9 @@ pub use evidence::Evidence;
 pub use log::{MAX_BOOTS, MAX_BYTES, MAX_NOTES};
 pub use tell::tell;
 
+use crate::codes;
 use entry::{Began, Record, bounded_lines};
+use holdfast_protocol::Problem;
 use holdfast_store::StoreError;
 use jiff::Timestamp;
 use log::Log;
@@ -161,6 +163,30 @@ impl BootLog {
     /// All boots that are known, oldest first. Writes nothing.
     pub fn read(&self) -> Result<Vec<Boot>, StoreError> {
         Ok(assemble(&log::read(&self.directory)?.records))
+    }
+
+    /// All boots that can be read, oldest first, and what is wrong with the record where something is. Writes nothing.
+    pub fn examine(&self) -> (Vec<Boot>, Option<Problem>) {
+        let path = log::path_in(&self.directory);
+        let damaged = |what: &str| {
+            Problem::new(
+                codes::BOOT_RECORD_DAMAGED,
+                format!("{} is damaged: {what}", path.display()),
+                "the box goes on, and notes its next starts; look at the kernel log for errors of the disk; to begin a new record, remove what has that name",
+            )
+        };
+        match log::read(&self.directory) {
+            Ok(content) => {
+                // After whole records, a torn end may be one that is being written.
+                let torn = u64::from(content.records.is_empty()) * content.torn;
+                let bytes = content.damaged + torn;
+                let problem =
+                    (bytes > 0).then(|| damaged(&format!("{bytes} bytes of it are no record of a start")));
+                (assemble(&content.records), problem)
+            }
+            Err(_) if path.exists() && !path.is_file() => (Vec::new(), Some(damaged("it is no file"))),
+            Err(error) => (Vec::new(), Some(error.problem())),
+        }
     }
 
     /// The present boot, and the one before it, as far as they are known. Writes nothing.

@@ -1,6 +1,6 @@
 //! Commands that only look.
 
-use super::{Common, Exit, Output, exit::say, render, render_boots};
+use super::{Common, Exit, Output, complain, exit::say, render, render_boots};
 use crate::{
     boots::BootLog,
     doctor::{self, Outcome},
@@ -90,11 +90,14 @@ pub(super) async fn history(common: &Common) -> Done {
 
 /// The starts of the machine, from the record itself: it is read where no daemon comes up, too.
 pub(super) fn boots(common: &Common) -> Done {
-    let boots = BootLog::new(&common.settings()?.state_dir)
-        .read()
-        .map_err(|error| error.problem())?;
-    let newest_first: Vec<_> = boots.into_iter().rev().collect();
-    show(common.output, &newest_first, |boots| render_boots::boots(boots))?;
+    let (mut boots, problem) = BootLog::new(&common.settings()?.state_dir).examine();
+    boots.reverse();
+    match problem {
+        Some(problem) if boots.is_empty() => return Err(problem),
+        Some(problem) => drop(complain(&problem, common.output)),
+        None => {}
+    }
+    show(common.output, &boots, |boots| render_boots::boots(boots))?;
     Ok(Exit::Done)
 }
 

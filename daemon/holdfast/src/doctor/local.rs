@@ -59,6 +59,12 @@ pub(super) fn reset(settings: &Settings) -> Option<Check> {
     Some(Check::problem("factory-reset", outcome, &problem))
 }
 
+/// A record of boots in which something cannot be read.
+pub(super) fn boot_record(settings: &Settings) -> Option<Check> {
+    let (_, problem) = BootLog::new(&settings.state_dir).examine();
+    Some(Check::problem("boot-record", Outcome::Warn, &problem?))
+}
+
 pub(super) fn disk(settings: &Settings) -> Check {
     const NAME: &str = "disk";
     // Before the first start, the nearest directory above tells the file system.

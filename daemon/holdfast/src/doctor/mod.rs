@@ -111,6 +111,7 @@ pub async fn examine(settings: &Result<Settings, SettingsError>) -> Examination 
     let settings = settings.as_ref().unwrap_or(&defaults);
     checks.push(local::state_directory(settings));
     checks.extend(local::reset(settings));
+    checks.extend(local::boot_record(settings));
     checks.push(local::disk(settings));
 
     let floor = TimeFloor::open(&settings.identity_dir()).ok().map(Arc::new);

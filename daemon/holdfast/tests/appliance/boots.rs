@@ -1,13 +1,13 @@
 //! The record of boots, as units of systemd write it and people read it.
 
-use super::{die_at, run};
+use super::{Daemon, die_at, pipe, run, run_without_waiting};
 use crate::common::{TestBox, put};
 use nix::{
     mount::{MsFlags, mount},
     sched::{CloneFlags, unshare},
 };
 use serde_json::Value;
-use std::fs;
+use std::{fs, process::Output};
 
 fn history(node: &TestBox) -> Vec<Value> {
     let shown = run(node, &["history", "--boots", "-o", "json"]);
@@ -116,4 +116,64 @@ fn a_disk_without_room_is_named_and_the_next_write_finds_a_whole_record() {
     let problem: Value = serde_json::from_slice(&read_only.stderr).unwrap();
     assert_eq!(problem["code"], "disk-read-only", "{problem}");
     assert_eq!(history(&node).len(), 1, "reading needs no write");
+}
+
+fn problem(done: &Output) -> Value {
+    serde_json::from_slice(&done.stderr).unwrap_or_else(|error| panic!("{error}: {done:?}"))
+}
+
+#[test]
+fn a_record_that_is_damaged_throughout_is_told_and_the_node_goes_on() {
+    // With ends of lines and without any, as blocks that a disk lost.
+    for (content, stays) in [("nonsense\n".repeat(100), true), ("\0".repeat(900), false)] {
+        let node = TestBox::new("");
+        assert!(run(&node, &["boot-record", "start"]).status.success());
+        let file = node.path("state/boots/log");
+        put(&file, &content);
+        let shown = run(&node, &["history", "--boots", "-o", "json"]);
+        assert_eq!(shown.status.code(), Some(1));
+        let told = problem(&shown);
+        assert_eq!(told["code"], "boot-record-damaged", "{told}");
+        let message = told["message"].as_str().unwrap();
+        assert!(
+            message.contains(file.to_str().unwrap()) && message.contains("900 bytes"),
+            "{message}"
+        );
+        assert!(told["action"].as_str().unwrap().contains("remove"), "{told}");
+        let examined = run(&node, &["doctor", "-o", "json"]);
+        let examined = String::from_utf8(examined.stdout).unwrap();
+        assert!(examined.contains("boot-record-damaged"), "{examined}");
+
+        // What comes after it is noted and shown, with what was lost.
+        let _daemon = Daemon::start(&node);
+        let boots = history(&node);
+        assert_eq!(boots.len(), 1);
+        let notes = boots[0]["notes"].to_string();
+        assert!(notes.contains(r#""bytes":900"#), "{notes}");
+        let shown = run(&node, &["history", "--boots", "-o", "json"]);
+        assert_eq!(
+            String::from_utf8_lossy(&shown.stderr).contains("boot-record-damaged"),
+            stays
+        );
+    }
+}
+
+#[test]
+fn pipes_in_the_place_of_the_record_are_refused_at_once_and_the_node_goes_on() {
+    for name in ["log", "lock"] {
+        let node = TestBox::new("");
+        assert!(run(&node, &["boot-record", "start"]).status.success());
+        let file = node.path("state/boots").join(name);
+        fs::remove_file(&file).unwrap();
+        pipe(&file);
+        let refused = run_without_waiting(&node, &["boot-record", "end", "-o", "json"]);
+        let told = problem(&refused);
+        let message = format!("{}: it is no file", file.display());
+        assert_eq!(told["message"], message, "{told}");
+        if name == "log" {
+            let shown = run_without_waiting(&node, &["history", "--boots", "-o", "json"]);
+            assert_eq!(problem(&shown)["code"], "boot-record-damaged");
+        }
+        drop(Daemon::start(&node));
+    }
 }
