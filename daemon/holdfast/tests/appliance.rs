@@ -40,7 +40,7 @@ fn run(node: &TestBox, arguments: &[&str]) -> Output {
 fn run_without_waiting(node: &TestBox, arguments: &[&str]) -> Output {
     let program = command(node, arguments);
     Command::new("timeout")
-        .args(["--signal=KILL", "60"])
+        .args(["--signal=KILL", "600"])
         .arg(program.get_program())
         .args(program.get_args())
         .stdin(Stdio::null())
