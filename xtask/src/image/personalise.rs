@@ -5,6 +5,8 @@
 //! have room; what is not named stays as it was.
 
 mod esp;
+mod fat;
+mod gpt;
 
 use crate::prerequisites;
 use anyhow::{Context as _, Result, anyhow, bail};

@@ -2,15 +2,16 @@
 //!
 //! In: an image. Out: the same with some files more on that partition. Guarantees: mtools sees a copy alone, which is gone when this process is,
 //! whatever ends it; once all files are on the copy, the few blocks that differ are written to the image, and those before them put back where one
-//! cannot be; an image that something else uses is refused.
+//! cannot be; an image that something else uses is refused, and one that is damaged before any of it is written.
 
+use super::{fat, gpt};
 use crate::shell;
 use anyhow::{Context as _, Result, anyhow, bail};
 use holdfast_protocol::personal;
 use nix::fcntl::OFlag;
 use std::{
     fs::{self, File, OpenOptions, TryLockError},
-    io::{self, Read as _, Seek as _, SeekFrom, Write as _},
+    io::{self, Seek as _, SeekFrom, Write as _},
     os::{
         fd::AsRawFd as _,
         unix::fs::{FileExt as _, FileTypeExt as _, OpenOptionsExt as _},
@@ -25,10 +26,6 @@ pub(super) const TYPE: [u8; 16] = [
 ];
 /// Sector size of an image.
 pub(super) const SECTOR: u64 = 512;
-/// How the names of the partitions begin that have a box's operating system.
-const NAME: &str = "holdfast_";
-/// The largest EFI system partition that is copied, in bytes; that of an image has 384 MiB.
-const MAX_BYTES: u64 = 4 << 30;
 /// The longest file of settings that is read; a box reads none that is longer.
 const MAX_SETTINGS_BYTES: usize = 64 << 10;
 /// How much is copied at once, in bytes, and how much is written where a byte of it differs.
@@ -61,8 +58,11 @@ impl Esp {
     pub(super) fn of(path: &Path) -> Result<Self> {
         let (image, length) = open(path)?;
         let (offset, size) =
-            find(&image, length).with_context(|| format!("{} is no image of a box", path.display()))?;
+            gpt::find(&image, length).with_context(|| format!("{} is no image of a box", path.display()))?;
         let copy = copy(&image, offset, size).context("cannot copy its EFI system partition")?;
+        fat::check(&copy).context(
+            "its EFI system partition is damaged: start from a fresh copy of the image, and compare its sum with SHA256SUMS",
+        )?;
         Ok(Self { image, offset, copy })
     }
 
@@ -258,67 +258,4 @@ fn copy(image: &File, offset: u64, size: u64) -> io::Result<File> {
         Ok(())
     })?;
     Ok(copy)
-}
-
-/// Where the EFI system partition begins in an image and how long it is, in bytes, by the image's GPT (UEFI specification, 5.3).
-fn find(mut image: &File, length: u64) -> Result<(u64, u64)> {
-    let mut header = [0; 92];
-    image.seek(SeekFrom::Start(SECTOR))?;
-    image
-        .read_exact(&mut header)
-        .context("it is too short for a partition table")?;
-    if &header[..8] != b"EFI PART" {
-        bail!(
-            "it has no partition table (is it still compressed, or a partition instead of the whole disk?)"
-        );
-    }
-    // What lies beyond the end is no place, however large the number.
-    let within = |sector: u64, what: &str| {
-        sector
-            .checked_mul(SECTOR)
-            .filter(|offset| *offset < length)
-            .with_context(|| format!("its {what} beyond its end (was it copied whole?)"))
-    };
-    let table = within(u64_at(&header, 72)?, "table of partitions begins")?;
-    let (count, size) = (u32_at(&header, 80)?, u32_at(&header, 84)?);
-    if !(128..=4096).contains(&size) {
-        bail!("its partition table has entries of {size} bytes");
-    }
-    let mut found = None;
-    let mut is_of_box = false;
-    for entry in 0..count.min(256) {
-        let mut bytes = [0; 128];
-        image.seek(SeekFrom::Start(table + u64::from(entry) * u64::from(size)))?;
-        image
-            .read_exact(&mut bytes)
-            .context("its table of partitions is cut off")?;
-        is_of_box |= bytes[56..]
-            .chunks(2)
-            .zip(NAME.bytes())
-            .all(|(unit, letter)| unit == [letter, 0]);
-        if bytes[..16] == TYPE && found.is_none() {
-            let begin = within(u64_at(&bytes, 32)?, "EFI system partition begins")?;
-            let last = within(u64_at(&bytes, 40)?, "EFI system partition ends")?;
-            found = Some((begin, last));
-        }
-    }
-    let (begin, last) = found.context("it has no EFI system partition")?;
-    if !is_of_box {
-        bail!("no partition of it is named {NAME}…: it belongs to something else");
-    }
-    let size = (last + SECTOR)
-        .checked_sub(begin)
-        .filter(|size| *size <= MAX_BYTES && last + SECTOR <= length)
-        .context("its EFI system partition is of a size that no image has")?;
-    Ok((begin, size))
-}
-
-fn u64_at(bytes: &[u8], at: usize) -> Result<u64> {
-    let field = bytes.get(at..at + 8).context("a field beyond the end")?;
-    Ok(u64::from_le_bytes(field.try_into()?))
-}
-
-fn u32_at(bytes: &[u8], at: usize) -> Result<u32> {
-    let field = bytes.get(at..at + 4).context("a field beyond the end")?;
-    Ok(u32::from_le_bytes(field.try_into()?))
 }

@@ -1,7 +1,10 @@
 //! On images with a real partition table's entries and a real FAT file system.
 
+mod damaged;
+
 use super::{
     esp::{SECTOR, TYPE},
+    gpt::crc32,
     *,
 };
 use crate::shell;
@@ -22,13 +25,34 @@ struct Line {
     options: Options,
 }
 
+/// Writes the checksums of a partition table.
+fn seal(image: &File) {
+    let mut header = [0_u8; 92];
+    image.read_exact_at(&mut header, SECTOR).unwrap();
+    let field = |at: usize| u32::from_le_bytes(header[at..at + 4].try_into().unwrap());
+    let table = u64::from_le_bytes(header[72..80].try_into().unwrap());
+    let mut list = vec![0; (field(80) * field(84)) as usize];
+    // One that lies beyond the end has none.
+    let _ = table
+        .checked_mul(SECTOR)
+        .map(|at| image.read_exact_at(&mut list, at));
+    header[12..16].copy_from_slice(&92_u32.to_le_bytes());
+    header[88..].copy_from_slice(&crc32(&list).to_le_bytes());
+    header[16..20].fill(0);
+    let sum = crc32(&header);
+    header[16..20].copy_from_slice(&sum.to_le_bytes());
+    image.write_all_at(&header, SECTOR).unwrap();
+}
+
 /// An image with a partition table, a partition of a box's system and an EFI system partition. Nothing is written where all is zero.
 fn image(directory: &Path) -> PathBuf {
     let path = directory.join("image.raw");
     let image = File::create_new(&path).unwrap();
-    image.set_len(START * SECTOR + FAT_BYTES).unwrap();
+    let sectors = START + FAT_BYTES / SECTOR + 33;
+    image.set_len(sectors * SECTOR).unwrap();
     let mut header = [0_u8; 92];
     header[..8].copy_from_slice(b"EFI PART");
+    header[32..40].copy_from_slice(&(sectors - 1).to_le_bytes());
     header[72..80].copy_from_slice(&2_u64.to_le_bytes());
     header[80..84].copy_from_slice(&128_u32.to_le_bytes());
     header[84..88].copy_from_slice(&128_u32.to_le_bytes());
@@ -43,6 +67,7 @@ fn image(directory: &Path) -> PathBuf {
     let last = START + FAT_BYTES / SECTOR - 1;
     entries[168..176].copy_from_slice(&last.to_le_bytes());
     image.write_all_at(&entries, 2 * SECTOR).unwrap();
+    seal(&image);
     let mut mkfs = shell::command("mkfs.vfat");
     mkfs.args(["-F", "32", "--offset"]).arg(START.to_string());
     mkfs.arg(&path).arg((FAT_BYTES / 1024).to_string());
@@ -204,6 +229,7 @@ fn tables_that_point_beyond_the_end_and_pipes_are_told_so() {
         image[esp..esp + 16].copy_from_slice(&TYPE);
         image[place..place + 8].copy_from_slice(&number.to_le_bytes());
         fs::write(&path, image).unwrap();
+        seal(&OpenOptions::new().read(true).write(true).open(&path).unwrap());
         let error = run_with(&path, &["--hostname", "shop-17"]).unwrap_err();
         assert!(format!("{error:#}").contains(told), "{error:#}");
     }
@@ -356,8 +382,9 @@ fn an_image_that_something_else_works_on_and_one_of_something_else_are_refused()
     let error = run_with(&image, &["--hostname", "shop-17"]).unwrap_err();
     assert!(format!("{error:#}").contains("another program"), "{error:#}");
     other.unlock().unwrap();
-    let file = OpenOptions::new().write(true).open(&image).unwrap();
+    let file = OpenOptions::new().read(true).write(true).open(&image).unwrap();
     file.write_all_at(b"O", 2 * SECTOR + 56).unwrap();
+    seal(&file);
     let error = run_with(&image, &["--hostname", "shop-17"]).unwrap_err();
     assert!(
         format!("{error:#}").contains("belongs to something else"),
