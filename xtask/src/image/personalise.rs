@@ -4,6 +4,7 @@
 //! and `holdfast/token` on its EFI system partition. Guarantees: nothing is written unless every value is one that the box takes, and all of them
 //! have room; what is not named stays as it was.
 
+mod country;
 mod esp;
 mod fat;
 mod gpt;
@@ -95,8 +96,32 @@ fn prepare(options: &Options, settings: personal::Personal, token: Option<&str>)
     Ok(esp)
 }
 
+/// Which option has what the box has under a key.
+const OPTIONS: [(&str, &str); 8] = [
+    ("hostname", "--hostname"),
+    ("network.interface", "--interface"),
+    ("network.address", "--static-ip"),
+    ("network.gateway", "--gateway"),
+    ("network.dns", "--dns"),
+    ("wifi.ssid", "--wifi"),
+    ("wifi.passphrase", "the passphrase of --wifi-passphrase-file"),
+    ("wifi.country", "--wifi-country"),
+];
+
+/// A problem of a value, by the name of its option: whoever gave that has no file with keys before them.
 fn refused(problem: &Problem) -> anyhow::Error {
-    anyhow!("{}; {}", problem.message, problem.action)
+    let reason = problem.message.split_once(" of the box's personal settings ");
+    let named = reason.and_then(|(key, reason)| {
+        let (_, option) = OPTIONS.iter().find(|(known, _)| *known == key)?;
+        let reason = OPTIONS
+            .iter()
+            .filter(|(known, _)| known.contains('.'))
+            .fold(reason.to_owned(), |reason, (known, option)| {
+                reason.replace(known, option)
+            });
+        Some(format!("{option} {reason}"))
+    });
+    anyhow!(named.unwrap_or_else(|| format!("{}; {}", problem.message, problem.action)))
 }
 
 /// What the options say, checked as the box checks it.
@@ -118,7 +143,14 @@ fn settings(options: &Options) -> Result<personal::Personal> {
         );
     }
     if let Some(ssid) = &options.wifi {
-        let passphrase = options.wifi_passphrase_file.as_deref().map(line).transpose()?;
+        let passphrase = options
+            .wifi_passphrase_file
+            .as_deref()
+            .map(|path| line("--wifi-passphrase-file", path))
+            .transpose()?;
+        if let Some(code) = &options.wifi_country {
+            country::check(code)?;
+        }
         settings.wifi = Some(
             personal::wifi(ssid, passphrase.as_deref(), options.wifi_country.as_deref())
                 .map_err(|problem| refused(&problem))?,
@@ -128,8 +160,8 @@ fn settings(options: &Options) -> Result<personal::Personal> {
 }
 
 /// A file's only line. What has no end is not waited for, nor read.
-fn line(path: &Path) -> Result<String> {
-    read(path).with_context(|| format!("cannot read {}", path.display()))
+fn line(option: &str, path: &Path) -> Result<String> {
+    read(path).with_context(|| format!("{option}: cannot read {}", path.display()))
 }
 
 fn read(path: &Path) -> Result<String> {
@@ -152,9 +184,14 @@ fn read(path: &Path) -> Result<String> {
 
 /// The token, if it is one.
 fn token(path: &Path) -> Result<String> {
-    let text = line(path)?;
-    text.parse::<EnrolmentToken>()
-        .map_err(|error| anyhow!("{} holds no enrolment token: {error}", path.display()))?;
+    const OPTION: &str = "--token-file";
+    let text = line(OPTION, path)?;
+    text.parse::<EnrolmentToken>().map_err(|error| {
+        anyhow!(
+            "{OPTION}: {} holds no enrolment token: {error}; give the file as holdfastctl token create wrote it",
+            path.display()
+        )
+    })?;
     Ok(text)
 }
 

@@ -10,6 +10,7 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use holdfast_protocol::personal;
 use nix::fcntl::OFlag;
 use std::{
+    env,
     fs::{self, File, OpenOptions, TryLockError},
     io::{self, Seek as _, SeekFrom, Write as _},
     os::{
@@ -117,7 +118,7 @@ impl Esp {
             bail!("a directory has that name: remove it, or start from a fresh copy of the image");
         }
         // By a file, for mtools reads no pipes; without a name, for it holds secrets.
-        let mut file = tempfile::tempfile()?;
+        let mut file = temporary(&env::temp_dir())?;
         file.write_all(content)?;
         self.mtools("mcopy", &["-o", &opened(&file), path])?;
         if self.mtools("mtype", &[path])? != content {
@@ -210,12 +211,7 @@ fn open(path: &Path) -> Result<(File, u64)> {
         options.custom_flags(OFlag::O_EXCL.bits());
     }
     let mut image = options.open(path).map_err(|error| {
-        let what_to_do = match error.kind() {
-            io::ErrorKind::ResourceBusy => ": unmount all partitions of this disk first",
-            io::ErrorKind::PermissionDenied if is_device => ": only root may write to a disk",
-            io::ErrorKind::ReadOnlyFilesystem if is_device => ": is the card locked?",
-            _ => "",
-        };
+        let what_to_do = advice(error.kind(), is_device, nix::unistd::geteuid().is_root());
         anyhow!("cannot open {} for writing: {error}{what_to_do}", path.display())
     })?;
     if !is_device {
@@ -229,6 +225,34 @@ fn open(path: &Path) -> Result<(File, u64)> {
     }
     let length = image.seek(SeekFrom::End(0))?;
     Ok((image, length))
+}
+
+/// What to do where an image or a disk cannot be opened.
+pub(super) const fn advice(kind: io::ErrorKind, is_device: bool, is_root: bool) -> &'static str {
+    match (kind, is_device) {
+        (io::ErrorKind::ResourceBusy, _) => {
+            ": unmount all partitions of this disk first (lsblk shows them), and end what else works on it"
+        }
+        (io::ErrorKind::PermissionDenied, _) if is_root => {
+            ": not even root may write to it here; a container must be given the disk, and a protected file must be copied: do it on the machine itself, or with a copy of the image"
+        }
+        (io::ErrorKind::PermissionDenied, true) => ": only root may write to a disk: run it with sudo",
+        (io::ErrorKind::PermissionDenied, false) => {
+            ": run it as the owner of the image, or with a copy of it"
+        }
+        (io::ErrorKind::ReadOnlyFilesystem, true) => ": is the card locked?",
+        _ => "",
+    }
+}
+
+/// A file without a name, gone when this process is.
+pub(super) fn temporary(directory: &Path) -> Result<File> {
+    tempfile::tempfile_in(directory).map_err(|error| {
+        anyhow!(
+            "cannot make a temporary file in {}: {error}; set TMPDIR to a directory that can be written to",
+            directory.display()
+        )
+    })
 }
 
 /// An open file as a path for programs that this process starts.
@@ -247,15 +271,24 @@ fn each_piece(length: u64, mut act: impl FnMut(u64, &mut [u8]) -> io::Result<()>
 }
 
 /// A copy without a name, in which nothing is written where all bytes are zero.
-fn copy(image: &File, offset: u64, size: u64) -> io::Result<File> {
-    let copy = tempfile::tempfile()?;
-    copy.set_len(size)?;
-    each_piece(size, |at, piece| {
-        image.read_exact_at(piece, offset + at)?;
-        if piece.iter().any(|byte| *byte != 0) {
-            copy.write_all_at(piece, at)?;
-        }
-        Ok(())
+fn copy(image: &File, offset: u64, size: u64) -> Result<File> {
+    let directory = env::temp_dir();
+    let copy = temporary(&directory)?;
+    let copied = copy.set_len(size).and_then(|()| {
+        each_piece(size, |at, piece| {
+            image.read_exact_at(piece, offset + at)?;
+            if piece.iter().any(|byte| *byte != 0) {
+                copy.write_all_at(piece, at)?;
+            }
+            Ok(())
+        })
+    });
+    copied.with_context(|| {
+        format!(
+            "cannot copy it to {}: set TMPDIR to a directory with room for {} MiB",
+            directory.display(),
+            size.div_ceil(1 << 20)
+        )
     })?;
     Ok(copy)
 }

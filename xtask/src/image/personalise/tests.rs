@@ -1,6 +1,7 @@
 //! On images with a real partition table's entries and a real FAT file system.
 
 mod damaged;
+mod told;
 
 use super::{
     esp::{SECTOR, TYPE},
@@ -188,6 +189,9 @@ fn a_bad_value_is_refused_before_anything_is_written() {
         &["--wifi", "a network whose name is longer than 32 bytes"],
         &["--wifi", "till", "--wifi-passphrase-file", bad],
         &["--wifi", "till", "--wifi-country", "Germany"],
+        &["--wifi", "till", "--wifi-country", "ZZ"],
+        &["--wifi", "till", "--wifi-country", "D E"],
+        &["--wifi", "till", "--wifi-country", ""],
         &["--hostname", "shop-17", "--token-file", bad],
         &[],
     ] {
