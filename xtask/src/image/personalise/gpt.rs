@@ -80,7 +80,7 @@ fn check_header(mut sector: [u8; SECTOR as usize]) -> Result<()> {
     sector[16..20].fill(0);
     let header = usize::try_from(size).ok().and_then(|size| sector.get(..size));
     match header {
-        Some(header) if size >= HEADER && crc32(header) == wanted => Ok(()),
+        Some(header) if size >= HEADER && crc32fast::hash(header) == wanted => Ok(()),
         _ => Err(damaged("header", SECTOR)),
     }
 }
@@ -99,7 +99,7 @@ fn entries(image: &File, header: &[u8], table: u64) -> Result<Vec<Vec<u8>>> {
     image
         .read_exact_at(&mut list, table)
         .context("its table of partitions is cut off")?;
-    if crc32(&list) != u32_at(header, 88)? {
+    if crc32fast::hash(&list) != u32_at(header, 88)? {
         return Err(damaged("list", table));
     }
     let size = usize::try_from(size)?;
@@ -110,15 +110,6 @@ fn damaged(what: &str, at: u64) -> anyhow::Error {
     anyhow::anyhow!(
         "its table of partitions is damaged: the checksum of the {what} at byte {at} is wrong; start from a fresh copy of the image, and compare its sum with SHA256SUMS"
     )
-}
-
-/// The checksum of a table: CRC-32 with the polynomial of Ethernet (ISO 3309), as the specification wants it.
-pub(super) fn crc32(bytes: &[u8]) -> u32 {
-    !bytes.iter().fold(u32::MAX, |sum, byte| {
-        (0..8).fold(sum ^ u32::from(*byte), |sum, _| {
-            (sum >> 1) ^ (0xedb8_8320 & (sum & 1).wrapping_neg())
-        })
-    })
 }
 
 fn u64_at(bytes: &[u8], at: usize) -> Result<u64> {

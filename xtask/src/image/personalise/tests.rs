@@ -5,7 +5,6 @@ mod told;
 
 use super::{
     esp::{SECTOR, TYPE},
-    gpt::crc32,
     *,
 };
 use crate::shell;
@@ -38,9 +37,9 @@ fn seal(image: &File) {
         .checked_mul(SECTOR)
         .map(|at| image.read_exact_at(&mut list, at));
     header[12..16].copy_from_slice(&92_u32.to_le_bytes());
-    header[88..].copy_from_slice(&crc32(&list).to_le_bytes());
+    header[88..].copy_from_slice(&crc32fast::hash(&list).to_le_bytes());
     header[16..20].fill(0);
-    let sum = crc32(&header);
+    let sum = crc32fast::hash(&header);
     header[16..20].copy_from_slice(&sum.to_le_bytes());
     image.write_all_at(&header, SECTOR).unwrap();
 }
