@@ -188,7 +188,7 @@ fn token(path: &Path) -> Result<String> {
     let text = line(OPTION, path)?;
     text.parse::<EnrolmentToken>().map_err(|error| {
         anyhow!(
-            "{OPTION}: {} holds no enrolment token: {error}; give the file as holdfastctl token create wrote it",
+            "{OPTION}: {} holds no enrolment token: {error}; write it with: holdfastctl token create --quiet > FILE",
             path.display()
         )
     })?;
