@@ -4,6 +4,7 @@
 //! if power fails before, the former file is there unharmed; a file with a secret is never readable by others, at no moment.
 
 use crate::StoreError;
+use nix::fcntl::OFlag;
 use std::{
     fs::{DirBuilder, File, OpenOptions, Permissions},
     io::Write as _,
@@ -51,14 +52,19 @@ pub fn write_atomic(path: &Path, content: &[u8], mode: u32) -> Result<(), StoreE
     sync_directory_of(path)
 }
 
-/// Opens a regular file, and nothing else: whoever opens or reads a named pipe waits for its other end for ever, and a device has no end.
+/// Opens a regular file, and nothing else: whoever opens or reads a named pipe waits for its other end for ever, a device has no end, and a symbolic link leads
+/// whoever runs as root to a file that another user chose.
 ///
 /// # Errors
 /// Those of opening; and one that says so where something else has that name.
 pub fn open_regular(options: &mut OpenOptions, path: &Path) -> std::io::Result<File> {
     let file = options
-        .custom_flags(nix::fcntl::OFlag::O_NONBLOCK.bits())
-        .open(path)?;
+        .custom_flags((OFlag::O_NONBLOCK | OFlag::O_NOFOLLOW).bits())
+        .open(path)
+        .map_err(|error| match error.raw_os_error() {
+            Some(nix::libc::ELOOP) => std::io::Error::other("it is a symbolic link, and no file"),
+            _ => error,
+        })?;
     if file.metadata()?.is_file() {
         Ok(file)
     } else {

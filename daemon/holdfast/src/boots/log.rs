@@ -15,7 +15,7 @@ use nix::fcntl::{Flock, FlockArg};
 use std::{
     fs::{File, OpenOptions},
     io::{self, Read as _, Write as _},
-    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, lchown},
     path::{Path, PathBuf},
 };
 
@@ -121,6 +121,12 @@ impl Log {
             let path = path.to_owned();
             move |error: io::Error| StoreError::from_io(&path, &error)
         };
+        // The state directory may be that of another user, and this be root.
+        if directory.is_symlink() {
+            return Err(failed(directory)(io::Error::other(
+                "it is a symbolic link, and no directory",
+            )));
+        }
         let options = |append| {
             let mut options = OpenOptions::new();
             options
@@ -245,12 +251,12 @@ fn give_to_owner(directory: &Path, path: &Path) {
     let Some(state) = directory.parent().and_then(|state| std::fs::metadata(state).ok()) else {
         return;
     };
-    let Ok(facts) = std::fs::metadata(path) else {
+    let Ok(facts) = std::fs::symlink_metadata(path) else {
         return;
     };
     if facts.uid() != state.uid() {
-        // Only root can, and only root makes files that are not the owner's.
-        let _ = nix::unistd::chown(path, Some(state.uid().into()), Some(state.gid().into()));
+        // Only root can, and only root makes files that are not the owner's. What a link leads to is nobody's to give away.
+        let _ = lchown(path, Some(state.uid()), Some(state.gid()));
     }
 }
 

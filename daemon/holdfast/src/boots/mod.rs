@@ -88,7 +88,7 @@ impl BootLog {
         let in_firmware: Vec<_> = dumps.iter().filter_map(evidence::Dump::in_firmware).collect();
         let damaged = log.content.damaged + log.content.torn;
         let mut records = vec![Record::Began(Began {
-            number: last.map_or(1, |began| began.number + 1),
+            number: last.map_or(1, |began| began.number.saturating_add(1)),
             id: self.boot.clone(),
             started_at: self.evidence.started_at(),
             system: self.evidence.system(),
