@@ -12,6 +12,10 @@ mod console;
 mod reset;
 
 use common::TestBox;
+use nix::{
+    mount::{MsFlags, mount},
+    sched::{CloneFlags, unshare},
+};
 use std::{
     os::unix::net::UnixDatagram,
     process::{Child, Command, Output, Stdio},
@@ -51,6 +55,19 @@ fn run_without_waiting(node: &TestBox, arguments: &[&str]) -> Output {
 /// A named pipe.
 fn pipe(path: &std::path::Path) {
     nix::unistd::mkfifo(path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+}
+
+/// From here on, this thread and what it starts have mounts of their own; false where nobody may mount.
+fn may_mount() -> bool {
+    unshare(CloneFlags::CLONE_NEWNS).is_ok()
+        && mount(
+            None::<&str>,
+            "/",
+            None::<&str>,
+            MsFlags::MS_REC | MsFlags::MS_PRIVATE,
+            None::<&str>,
+        )
+        .is_ok()
 }
 
 /// A daemon that takes no enrolment from anywhere, up and answering; it ends with the value.

@@ -12,7 +12,7 @@ use std::{
     fs::{self, File, OpenOptions},
     io::{self, Write as _},
     os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
@@ -54,46 +54,60 @@ fn sync_parent(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Removes all that is in `directory`, but the entries of its own that `keep` names, and what is on other file systems.
+/// Removes all that is in `directory`, but the entries of its own that `keep` names, and what is on other file systems: where those are mounted is added to
+/// `left`, and the directories above them stay.
 ///
 /// Goes on after a failure; gives the first.
-pub(super) fn content(directory: &Path, keep: &[&str]) -> io::Result<()> {
+pub(super) fn content(directory: &Path, keep: &[&str], left: &mut Vec<PathBuf>) -> io::Result<()> {
     let device = match fs::symlink_metadata(directory) {
         Ok(facts) if facts.is_dir() => facts.dev(),
         Ok(_) => return Ok(()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(error),
     };
-    let mut first = Ok(());
+    let mut first = Ok(true);
     for entry in fs::read_dir(directory)? {
         let entry = entry?;
         if keep.iter().any(|name| entry.file_name() == *name) {
             continue;
         }
-        let removed = tree(&entry.path(), device);
+        let removed = tree(&entry.path(), device, left);
         first = first.and(removed);
     }
-    first.and_then(|()| File::open(directory)?.sync_all())
+    first.and_then(|_| File::open(directory)?.sync_all())
 }
 
-fn tree(path: &Path, device: u64) -> io::Result<()> {
+/// Gives whether it is gone: a place where something is mounted stays.
+fn tree(path: &Path, device: u64, left: &mut Vec<PathBuf>) -> io::Result<bool> {
+    let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
     let facts = match fs::symlink_metadata(path) {
         Ok(facts) => facts,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(error),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
+        Err(error) => return Err(named(error)),
     };
     if facts.dev() != device {
-        return Ok(());
+        if !left.iter().any(|known| known == path) {
+            left.push(path.to_owned());
+        }
+        return Ok(false);
     }
     if !facts.is_dir() {
-        return fs::remove_file(path);
+        return fs::remove_file(path).map(|()| true).map_err(named);
     }
-    let mut first = Ok(());
-    for entry in fs::read_dir(path)? {
-        let removed = tree(&entry?.path(), device);
-        first = first.and(removed);
+    let mut all = Ok(true);
+    for entry in fs::read_dir(path).map_err(named)? {
+        let removed = tree(&entry?.path(), device, left);
+        all = all.and_then(|all| removed.map(|gone| all && gone));
     }
-    first.and_then(|()| fs::remove_dir(path))
+    if !all? {
+        return Ok(false);
+    }
+    match fs::remove_dir(path) {
+        Ok(()) => Ok(true),
+        // A place of the same file system is mounted here.
+        Err(error) if error.kind() == io::ErrorKind::ResourceBusy => Ok(false),
+        Err(error) => Err(named(error)),
+    }
 }
 
 /// Tells the device below `path` that the free blocks of its file system may be erased. Gives what `fstrim` says.

@@ -178,14 +178,18 @@ pub fn cancel(state_dir: &Path, boots: &BootLog) -> Result<bool, Problem> {
         Err(problem) if problem.code != codes::RESET_ORDER_DAMAGED => return Err(problem),
         _ => {}
     }
-    store_fs::remove(&state_dir.join(FILE)).map_err(|error| error.problem())?;
+    let path = state_dir.join(FILE);
+    if fs::symlink_metadata(&path).is_ok_and(|facts| facts.is_dir()) {
+        fs::remove_dir_all(&path).map_err(|error| StoreError::from_io(&path, &error).problem())?;
+    }
+    store_fs::remove(&path).map_err(|error| error.problem())?;
     Ok(true)
 }
 
 /// Carries out the order, where there is one and the machine was restarted since. The lock says that no daemon uses the files.
 ///
 /// # Errors
-/// Something could not be erased: the order stays, and the next start tries again.
+/// Something could not be erased: all else is, the order stays, and the next start tries again.
 pub fn carry_out(
     settings: &Settings,
     personal: &Path,
@@ -202,33 +206,48 @@ pub fn carry_out(
     }
     failpoint::reach("reset-marked");
     let mut done = Vec::new();
+    let mut left = Vec::new();
+    // What cannot be erased is no reason to keep what can be.
+    let mut first = Ok(());
+    let mut step = |erased: Result<(), Problem>, what: &str| {
+        if erased.is_ok() {
+            done.push(what.to_owned());
+        }
+        if first.is_ok() {
+            first = erased;
+        }
+    };
     if !order.keep_identity {
-        erase_keys(&settings.identity_dir())?;
-        done.push("the keys of the box were overwritten and removed".to_owned());
+        step(
+            erase_keys(&settings.identity_dir()),
+            "the keys of the box were overwritten and removed",
+        );
     }
     failpoint::reach("reset-keys");
-    for directory in kubernetes_directories(settings) {
-        let directory = resolved(&directory);
-        erase::content(&directory, &[]).map_err(failed(&directory))?;
-    }
-    done.push("Kubernetes, its datastore, images and volumes were removed".to_owned());
+    step(
+        erase_kubernetes(settings, &mut left),
+        "Kubernetes, its datastore, images and volumes were removed",
+    );
     failpoint::reach("reset-kubernetes");
-    if order.keep_identity {
-        erase::content(state_dir, &[FILE, "lock", "identity", "boots", "store"])
-            .map_err(failed(state_dir))?;
-        // The floor knows the highest generation, and sequences that must not be given out twice.
-        let store = resolved(&settings.store_dir());
-        erase::content(&store, &["floor.json"]).map_err(failed(&store))?;
-    } else {
-        erase::content(state_dir, &[FILE, "lock"]).map_err(failed(state_dir))?;
-    }
-    done.push("the store was removed".to_owned());
+    step(
+        erase_state(settings, state_dir, order.keep_identity, &mut left),
+        "the store was removed",
+    );
     failpoint::reach("reset-store");
     if !order.keep_identity {
-        erase::key(personal).map_err(failed(personal))?;
-        done.push("the personal settings were overwritten and removed".to_owned());
+        step(
+            erase::key(personal).map_err(failed(personal)),
+            "the personal settings were overwritten and removed",
+        );
     }
     failpoint::reach("reset-personal");
+    first?;
+    for place in left {
+        done.push(format!(
+            "{} was kept: it is another file system; erase it by hand where it must go too",
+            place.display()
+        ));
+    }
     match erase::trim(state_dir) {
         Ok(said) => done.push(format!("the device was told to erase free blocks: {said}")),
         Err(reason) => done.push(format!(
@@ -244,6 +263,33 @@ pub fn carry_out(
     Ok(Outcome::Done(done))
 }
 
+/// Goes on after a failure; gives the first.
+fn erase_kubernetes(settings: &Settings, left: &mut Vec<PathBuf>) -> Result<(), Problem> {
+    let mut first = Ok(());
+    for directory in kubernetes_directories(settings) {
+        let directory = resolved(&directory);
+        first = first.and(erase::content(&directory, &[], left).map_err(failed(&directory)));
+    }
+    first
+}
+
+fn erase_state(
+    settings: &Settings,
+    state_dir: &Path,
+    keep_identity: bool,
+    left: &mut Vec<PathBuf>,
+) -> Result<(), Problem> {
+    if !keep_identity {
+        return erase::content(state_dir, &[FILE, "lock"], left).map_err(failed(state_dir));
+    }
+    let rest = erase::content(state_dir, &[FILE, "lock", "identity", "boots", "store"], left);
+    // The floor knows the highest generation, and sequences that must not be given out twice.
+    let store = resolved(&settings.store_dir());
+    let stored = erase::content(&store, &["floor.json"], left);
+    rest.map_err(failed(state_dir))
+        .and(stored.map_err(failed(&store)))
+}
+
 fn erase_keys(identity: &Path) -> Result<(), Problem> {
     // Behind a link are files that nobody said were keys of this box; the link goes with all else.
     if fs::symlink_metadata(identity).is_ok_and(|facts| facts.is_symlink()) {
@@ -254,12 +300,13 @@ fn erase_keys(identity: &Path) -> Result<(), Problem> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(failed(identity)(error)),
     };
+    let mut first = Ok(());
     for entry in entries.flatten() {
         if entry.file_type().is_ok_and(|kind| !kind.is_dir()) {
-            erase::key(&entry.path()).map_err(failed(&entry.path()))?;
+            first = first.and(erase::key(&entry.path()).map_err(failed(&entry.path())));
         }
     }
-    Ok(())
+    first
 }
 
 fn kubernetes_directories(settings: &Settings) -> Vec<PathBuf> {
@@ -282,7 +329,7 @@ fn failed(path: &Path) -> impl Fn(io::Error) -> Problem {
         Problem::new(
             codes::RESET_FAILED,
             format!("{} cannot be erased: {error}", path.display()),
-            "restart the box to try again; if it fails again, its disk is failing: destroy it",
+            "all else was erased; restart the box to try again; if it fails again, clear what the error names, and destroy the disk where that is what fails",
         )
     }
 }

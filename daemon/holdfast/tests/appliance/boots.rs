@@ -1,11 +1,8 @@
 //! The record of boots, as units of systemd write it and people read it.
 
-use super::{Daemon, die_at, pipe, run, run_without_waiting};
+use super::{Daemon, die_at, may_mount, pipe, run, run_without_waiting};
 use crate::common::{TestBox, put};
-use nix::{
-    mount::{MsFlags, mount},
-    sched::{CloneFlags, unshare},
-};
+use nix::mount::{MsFlags, mount};
 use serde_json::Value;
 use std::{fs, process::Output};
 
@@ -69,16 +66,7 @@ fn a_record_that_dies_while_it_is_made_smaller_loses_nothing() {
 fn a_disk_without_room_is_named_and_the_next_write_finds_a_whole_record() {
     let node = TestBox::new("");
     assert!(run(&node, &["boot-record", "start"]).status.success());
-    let private = unshare(CloneFlags::CLONE_NEWNS).is_ok()
-        && mount(
-            None::<&str>,
-            "/",
-            None::<&str>,
-            MsFlags::MS_PRIVATE | MsFlags::MS_REC,
-            None::<&str>,
-        )
-        .is_ok();
-    if !private {
+    if !may_mount() {
         // Without the right to mount, a directory that is none stands for a disk that takes nothing.
         fs::remove_dir_all(node.path("state/boots")).unwrap();
         put(&node.path("state/boots"), "");
@@ -175,5 +163,34 @@ fn pipes_in_the_place_of_the_record_are_refused_at_once_and_the_node_goes_on() {
             assert_eq!(problem(&shown)["code"], "boot-record-damaged");
         }
         drop(Daemon::start(&node));
+    }
+}
+
+#[test]
+fn root_is_not_led_to_a_file_of_another_by_a_link_in_the_place_of_the_record() {
+    for name in ["boots/log", "boots/lock", "boots"] {
+        let node = TestBox::new("");
+        assert!(run(&node, &["boot-record", "start"]).status.success());
+        let place = node.path("state").join(name);
+        let other = node.path("of-another");
+        if place.is_dir() {
+            fs::remove_dir_all(&place).unwrap();
+            fs::create_dir(&other).unwrap();
+        } else {
+            fs::remove_file(&place).unwrap();
+            put(&other, "no record");
+        }
+        std::os::unix::fs::symlink(&other, &place).unwrap();
+        let told = problem(&run(&node, &["boot-record", "start", "-o", "json"]));
+        let message = told["message"].as_str().unwrap();
+        assert!(
+            message.contains(place.to_str().unwrap()) && message.contains("symbolic link"),
+            "{message}"
+        );
+        if other.is_dir() {
+            assert_eq!(fs::read_dir(&other).unwrap().count(), 0);
+        } else {
+            assert_eq!(fs::read_to_string(&other).unwrap(), "no record");
+        }
     }
 }

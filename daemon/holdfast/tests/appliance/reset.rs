@@ -1,12 +1,13 @@
 //! The factory reset, cut off everywhere.
 
-use super::{Daemon, command, die_at, pipe, run, run_without_waiting};
+use super::{Daemon, command, die_at, may_mount, pipe, run, run_without_waiting};
 use crate::common::{TestBox, put};
 use holdfast::{
     boots::BootId,
     failpoint,
     reset::{self, Order},
 };
+use nix::mount::{MsFlags, mount, umount};
 use serde_json::Value;
 use std::{collections::BTreeSet, fs, path::Path};
 
@@ -370,4 +371,77 @@ fn a_pipe_in_the_place_of_the_order_is_refused_at_once_and_can_be_taken_back() {
     assert!(fs::symlink_metadata(&order).is_err());
     fs::create_dir(&order).unwrap();
     refused();
+    let done = run(&node, &["factory-reset", "--cancel"]);
+    assert!(done.status.success(), "{done:?}");
+    assert!(fs::symlink_metadata(&order).is_err());
+}
+
+#[test]
+fn what_lies_on_another_file_system_is_kept_and_told_and_all_else_is_erased() {
+    if !may_mount() {
+        return;
+    }
+    let node = full();
+    order_earlier(&node, false);
+    let volumes = node.path("k3s-data/server/storage");
+    fs::create_dir_all(&volumes).unwrap();
+    mount(
+        Some("tmpfs"),
+        &volumes,
+        Some("tmpfs"),
+        MsFlags::empty(),
+        Some("size=64k"),
+    )
+    .unwrap();
+    put(&volumes.join("of-an-app"), "data");
+    let arguments = carry_out(&node);
+    let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+    let done = run(&node, &arguments);
+    assert!(done.status.success(), "{done:?}");
+    let said = String::from_utf8(done.stdout).unwrap();
+    assert!(
+        said.contains(&format!("{} was kept", volumes.display())),
+        "{said}"
+    );
+    let kept = [
+        "k3s-data/server/storage/of-an-app",
+        "state/boots/lock",
+        "state/boots/log",
+        "state/lock",
+    ];
+    assert_eq!(files(node.directory.path()), all_kept(&kept));
+}
+
+#[test]
+fn one_file_that_cannot_be_erased_does_not_keep_the_others() {
+    if !may_mount() {
+        return;
+    }
+    let node = full();
+    order_earlier(&node, false);
+    // Nobody removes a file on which something is mounted.
+    let stuck = node.path("k3s-data/server/db/state.db");
+    mount(Some(&stuck), &stuck, None::<&str>, MsFlags::MS_BIND, None::<&str>).unwrap();
+    let arguments = carry_out(&node);
+    let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+    let refused = run(&node, &[&arguments[..], &["-o", "json"]].concat());
+    let problem: Value = serde_json::from_slice(&refused.stderr).unwrap();
+    assert_eq!(problem["code"], "reset-failed", "{problem}");
+    assert!(
+        problem["message"]
+            .as_str()
+            .unwrap()
+            .contains(stuck.to_str().unwrap()),
+        "{problem}"
+    );
+    let kept = [
+        "k3s-data/server/db/state.db",
+        "state/factory-reset.json",
+        "state/lock",
+    ];
+    assert_eq!(files(node.directory.path()), all_kept(&kept));
+    umount(&stuck).unwrap();
+    let done = run(&node, &arguments);
+    assert!(done.status.success(), "{done:?}");
+    assert!(!stuck.exists());
 }
