@@ -94,6 +94,13 @@ impl BlobFiles {
         }
     }
 
+    /// Whether the file of a blob is there and has so many bytes. What is in it was looked at when it came.
+    pub async fn holds(&self, digest: &Digest, size: u64) -> bool {
+        // One that cannot even be looked at is of no use to anybody; to write it again tells what is wrong with the disk.
+        let found = tokio::fs::metadata(self.path(digest)).await;
+        found.is_ok_and(|found| found.is_file() && found.len() == size)
+    }
+
     /// Reads a blob whole.
     pub async fn read(&self, digest: &Digest) -> io::Result<Vec<u8>> {
         tokio::fs::read(self.path(digest)).await

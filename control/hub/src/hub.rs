@@ -2,14 +2,15 @@
 
 use crate::{
     authority::Authority,
+    blobs::BlobFiles,
     broker::Broker,
     config::Config,
-    database::{Database, nodes},
+    database::{Database, DatabaseError, blobs, nodes},
     limiter::Limiter,
     metrics::Metrics,
     uploads::Uploads,
 };
-use holdfast_protocol::NodeId;
+use holdfast_protocol::{Digest, NodeId};
 use jiff::Timestamp;
 use std::sync::{Arc, OnceLock};
 use tokio::sync::{Mutex, Notify, broadcast, watch};
@@ -111,6 +112,19 @@ impl Hub {
             .get()
             .map(|attached| attached.addresses.clone())
             .unwrap_or_default()
+    }
+
+    /// Size in bytes of a blob that is here: known, and with its file. A database that was restored without its blobs knows more than is here, and what is
+    /// missing must be taken again.
+    pub async fn blob_size(&self, digest: &Digest) -> Result<Option<u64>, DatabaseError> {
+        let Some(size) = blobs::size(self.database.read(), digest).await? else {
+            return Ok(None);
+        };
+        if BlobFiles::new(&self.config.data_dir).holds(digest, size).await {
+            return Ok(Some(size));
+        }
+        tracing::warn!(%digest, size, "the file of a known blob is missing or has another size; uploaded again, it is back");
+        Ok(None)
     }
 
     /// Tells the live stream that a node is new or different.

@@ -183,7 +183,7 @@ async fn read_blobs(hub: &Hub, content: &ReleaseContent) -> Result<BTreeMap<Dige
                 ManifestSource::Blob(blob) => blob,
             };
             let place = format!("apps[{index}].manifests[{number}].blob");
-            match database::blobs::size(hub.database.read(), &blob.digest).await? {
+            match hub.blob_size(&blob.digest).await? {
                 None => {
                     return Err(invalid(
                         &format!("{place}.digest"),

@@ -188,6 +188,58 @@ async fn a_blob_comes_in_pieces_each_where_the_last_one_ended() {
 }
 
 #[tokio::test]
+async fn a_blob_whose_file_is_missing_or_cut_off_is_taken_again() {
+    let site = Site::new();
+    let hub = site.start().await;
+    let (gone, cut, young) = (vec![1; 100], vec![2; 100], vec![3; 100]);
+    let directory = site.data_dir().join("blobs/sha256");
+    let file = |content: &[u8]| directory.join(Digest::of(content).hex());
+    for content in [&gone, &cut, &young] {
+        assert_eq!(hub.put_blob(content.clone()).await.1, StatusCode::CREATED);
+    }
+    hub.stop().await;
+    // A database of a backup, and of the blobs nothing or not all.
+    std::fs::rename(directory.parent().unwrap(), site.directory.path().join("aside")).unwrap();
+    let hub = site.start().await;
+    let upload = async |content: &[u8]| {
+        let digest = Digest::of(content);
+        assert_eq!(
+            received(begin(&hub, digest, 100).await).await,
+            (StatusCode::OK, 0, false)
+        );
+        let answer = piece(&hub, digest, "bytes 0-99/100", content.to_vec()).await;
+        assert_eq!(received(answer).await, (StatusCode::CREATED, 100, true));
+        assert_eq!(std::fs::read(file(content)).unwrap(), content);
+        assert_eq!(
+            received(begin(&hub, digest, 100).await).await,
+            (StatusCode::OK, 100, true)
+        );
+    };
+    let digest = Digest::of(&young);
+    let release = json!({"name": "one", "content": {
+        "apps": [{"name": "a", "manifests": [{"blob": {"digest": digest, "size": 100}}]}]
+    }});
+    let (status, problem) = hub.refused(Method::POST, "/api/v1/releases", release).await;
+    assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY);
+    assert!(problem.message.contains("upload it first"), "{problem:?}");
+    site.age_blobs().await;
+    upload(&gone).await;
+    assert_eq!(hub.put_blob(cut.clone()).await.1, StatusCode::CREATED);
+    let whole = std::fs::File::options().write(true).open(file(&cut)).unwrap();
+    whole.set_len(99).unwrap();
+    upload(&cut).await;
+    assert_eq!(hub.put_blob(young.clone()).await.1, StatusCode::CREATED);
+    assert_eq!(hub.put_blob(young).await.1, StatusCode::OK);
+    // What was put back is as young as what is new.
+    let collect = json!({"olderThanSeconds": 3_600, "dryRun": true});
+    let collected: CollectedBlobs = hub.ask(Method::POST, "/api/v1/blobs/collect", collect).await;
+    assert_eq!(collected, CollectedBlobs::default());
+    let list: Vec<BlobInfo> = hub.get("/api/v1/blobs").await;
+    assert_eq!(list.len(), 3);
+    hub.stop().await;
+}
+
+#[tokio::test]
 async fn what_is_too_large_empty_or_under_way_is_refused_before_it_is_read() {
     let site = Site::new();
     let hub = site.start_with(&[("api", "max_blob_bytes = 1000")]).await;

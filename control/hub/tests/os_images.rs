@@ -192,3 +192,53 @@ async fn a_release_of_an_image_that_no_node_could_use_is_refused_with_its_place(
         .await;
     hub.stop().await;
 }
+
+#[tokio::test]
+async fn an_image_that_was_lost_at_the_hub_is_told_as_missing_and_can_be_sent_again() {
+    let site = Site::new();
+    let hub = site.start().await;
+    let node = hub.node("shop-17").await;
+    let (content, manifest) = image("2", Architecture::Amd64);
+    let pack = manifest.pack.digest;
+    let bytes = sign(&manifest, &[&key()]).unwrap();
+    upload(&hub, content.clone()).await;
+    let manifest = upload(&hub, bytes.clone()).await;
+    let create = async |name: &str| -> Value {
+        let release = release(name, "2", "amd64", &manifest);
+        hub.ask(Method::POST, "/api/v1/releases", release).await
+    };
+    create("one").await;
+    let assign = json!({"nodes": ["shop-17"]});
+    let _: Value = hub.ask(Method::POST, "/api/v1/releases/one/assign", assign).await;
+    let file = |digest: &Digest| site.data_dir().join("blobs/sha256").join(digest.hex());
+    let refused = async || -> String {
+        let release = release("two", "2", "amd64", &manifest);
+        let (status, problem) = hub.refused(Method::POST, "/api/v1/releases", release).await;
+        assert_eq!(
+            (status, problem.code.as_ref()),
+            (StatusCode::UNPROCESSABLE_ENTITY, "release-invalid")
+        );
+        problem.message
+    };
+    let whole = std::fs::File::options().write(true).open(file(&pack)).unwrap();
+    whole.set_len(content.len() as u64 - 1).unwrap();
+    let message = refused().await;
+    assert!(message.contains("is not at the hub"), "{message}");
+    let url = format!("{}/v1/blobs/{pack}", hub.api);
+    let (status, told) = problem(node.client().get(url).send().await.unwrap()).await;
+    assert_eq!(
+        (status, told.code.as_ref()),
+        (StatusCode::NOT_FOUND, codes::BLOB_UNKNOWN)
+    );
+    assert!(told.message.contains("is not at the hub"), "{told:?}");
+    std::fs::remove_file(file(&Digest::of(&bytes))).unwrap();
+    let message = refused().await;
+    assert!(message.contains("there is no manifest"), "{message}");
+    upload(&hub, content.clone()).await;
+    upload(&hub, bytes).await;
+    create("two").await;
+    let (status, sent) = range(&hub, &node, &pack, "bytes=0-").await;
+    assert_eq!(status, StatusCode::PARTIAL_CONTENT);
+    assert!(sent == content, "{} bytes", sent.len());
+    hub.stop().await;
+}

@@ -108,7 +108,7 @@ pub(super) async fn sweep(hub: &Hub, digests: &[Digest]) -> Result<()> {
 
 /// Size of a blob that is here already. It counts as uploaded now, so that it is not removed before the release that names it comes.
 pub(super) async fn known(hub: &Hub, digest: Digest) -> Result<Option<u64>> {
-    if blobs::size(hub.database.read(), &digest).await?.is_none() {
+    if hub.blob_size(&digest).await?.is_none() {
         return Ok(None);
     }
     let mut tx = hub.database.write().await?;
@@ -150,11 +150,14 @@ pub(super) async fn keep(hub: &Hub, by: String, digest: Digest, received: Receiv
     let mut tx = hub.database.write().await?;
     let size = received.place().await?;
     let blob = BlobRef { digest, size };
-    if blobs::insert(&mut tx, &blob, &by, crate::database::now()).await? {
-        let actor = Actor::Operator(by);
-        let subject = format!("blob/{digest}");
-        audit::record(&mut tx, &actor, "blob.upload", &subject, &format!("{size} bytes")).await?;
+    let now = crate::database::now();
+    if !blobs::insert(&mut tx, &blob, &by, now).await? {
+        // Its file was missing, and is back for the release that is being made.
+        blobs::touch(&mut tx, &digest, now).await?;
     }
+    let actor = Actor::Operator(by);
+    let subject = format!("blob/{digest}");
+    audit::record(&mut tx, &actor, "blob.upload", &subject, &format!("{size} bytes")).await?;
     tx.commit().await?;
     Ok(blob)
 }

@@ -8,7 +8,7 @@ use super::{
 use crate::{
     blobs::BlobFiles,
     codes as hub_codes,
-    database::{blobs, documents, nodes},
+    database::{documents, nodes},
     enrolment::{self, Enrolled},
     hub::Hub,
     metrics, renewal,
@@ -102,9 +102,14 @@ pub async fn blob(
     if !documents::names_blob(hub.database.read(), &node, &digest).await? {
         return Err(unknown());
     }
-    let size = blobs::size(hub.database.read(), &digest)
-        .await?
-        .ok_or_else(unknown)?;
+    let size = hub.blob_size(&digest).await?.ok_or_else(|| {
+        let problem = Problem::new(
+            codes::BLOB_UNKNOWN,
+            format!("the blob {digest}, which the present document of node {node} names, is not at the hub"),
+            "upload it: create its release from its sources once more",
+        );
+        ApiError::new(StatusCode::NOT_FOUND, problem)
+    })?;
     let range = headers.get(header::RANGE).and_then(|value| value.to_str().ok());
     let (status, start, length) = match range.map(|text| parse_range(text, size)) {
         None | Some(Range::Ignored) => (StatusCode::OK, 0, size),

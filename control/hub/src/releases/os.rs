@@ -4,7 +4,7 @@
 //! architecture, of the version that the release says, and its pack. Who signed it is for the node to judge.
 
 use super::invalid;
-use crate::{api::ApiError, blobs::BlobFiles, database, hub::Hub};
+use crate::{api::ApiError, blobs::BlobFiles, hub::Hub};
 use holdfast_os::{MAX_MANIFEST_BYTES, Manifest};
 use holdfast_protocol::{Digest, document::Artifact, operator::ReleaseContent};
 use holdfast_release::os;
@@ -27,7 +27,7 @@ pub(super) async fn packs(hub: &Hub, content: &ReleaseContent) -> Result<BTreeMa
         };
         os::fits(&manifest, version, architecture).map_err(|reason| invalid(&place, &reason))?;
         let pack = &manifest.pack;
-        match database::blobs::size(hub.database.read(), &pack.digest).await? {
+        match hub.blob_size(&pack.digest).await? {
             Some(size) if size == pack.size => {}
             Some(size) => {
                 return Err(invalid(
@@ -55,7 +55,7 @@ pub(super) async fn packs(hub: &Hub, content: &ReleaseContent) -> Result<BTreeMa
 /// Reads a manifest that was uploaded.
 async fn read(hub: &Hub, place: &str, artifact: &Artifact) -> Result<Manifest, ApiError> {
     let digest = &artifact.digest;
-    match database::blobs::size(hub.database.read(), digest).await? {
+    match hub.blob_size(digest).await? {
         None => {
             return Err(invalid(
                 &format!("{place}.digest"),

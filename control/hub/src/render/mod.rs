@@ -89,6 +89,16 @@ impl<'a> Renderer<'a> {
         let files = BlobFiles::new(&hub.config.data_dir);
         let mut templates = BTreeMap::new();
         for digest in &content.templates {
+            if hub.blob_size(digest).await?.is_none() {
+                return Err(unrenderable(Problem::new(
+                    codes::BLOB_UNKNOWN,
+                    format!(
+                        "the blob {digest}, which release {} names, is not at the hub",
+                        release.name
+                    ),
+                    "upload it again: create the release from its sources once more",
+                )));
+            }
             let bytes = files
                 .read(digest)
                 .await
@@ -168,7 +178,8 @@ impl<'a> Renderer<'a> {
         let files = BlobFiles::new(&self.hub.config.data_dir);
         for (digest, bytes) in made {
             let size = bytes.len() as u64;
-            if database::blobs::size_for_update(tx, &digest).await?.is_none() {
+            let known = database::blobs::size_for_update(tx, &digest).await?.is_some();
+            if !known || !files.holds(&digest, size).await {
                 let whole = futures::stream::iter([Ok::<_, std::io::Error>(Bytes::from(bytes))]);
                 files.store(&digest, size, whole).await?;
                 let blob = BlobRef { digest, size };
