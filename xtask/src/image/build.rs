@@ -4,7 +4,8 @@
 //! failed is told with the command that failed; what is in the output directory is of one build.
 
 use super::{
-    Architecture, foreign, inputs,
+    Architecture, foreign,
+    inputs::{self, Inputs},
     keys::Keys,
     lock, locked,
     mirror::{self, Chosen, Mirror},
@@ -125,12 +126,17 @@ pub fn run(options: &Options) -> Result<()> {
             "{version:?} cannot be the version of an image: 1 to 20 letters, digits, '.', '-', '~' or '^', beginning with a letter or digit"
         );
     }
+    let lock_file = options.lock_file();
     inputs::check(
         architecture,
-        options.binary.as_deref(),
-        options.k3s.as_deref(),
-        options.seed.as_deref(),
-        options.artifacts.as_deref(),
+        &Inputs {
+            binary: options.binary.as_deref(),
+            k3s: options.k3s.as_deref(),
+            k3s_lock: lock_file.as_deref(),
+            seed: options.seed.as_deref(),
+            artifacts: options.artifacts.as_deref(),
+            extra_tree: options.extra_tree.as_deref(),
+        },
     )?;
     if !options.no_prerequisites {
         prerequisites::install(&[prerequisites::Purpose::Image], false)?;
@@ -161,10 +167,10 @@ pub fn run(options: &Options) -> Result<()> {
     step(begun, "the tools that make the image");
     build.tools()?;
     step(begun, "the parts of the image");
-    let pinned = match options.lock_file() {
+    let pinned = match &lock_file {
         Some(lock) => {
             let k3s =
-                Pinned::read(&lock, architecture.debian())?.fetch(&build.work.join("cache/artifacts"))?;
+                Pinned::read(lock, architecture.debian())?.fetch(&build.work.join("cache/artifacts"))?;
             eprintln!("image: k3s {} is baked", k3s.version);
             Some(k3s)
         }

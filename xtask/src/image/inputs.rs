@@ -1,12 +1,13 @@
 //! What a builder gives to an image, looked at before the build begins.
 //!
-//! In: the node's program, k3s, seed and artifacts, as the options name them. Out: nothing, or what is wrong with one of them. Guarantees:
-//! what a box would find unusable at its first start, when nobody is near, is told here: a program of another architecture, a directory
-//! that is no seed, an artifact whose content is not that of its name.
+//! In: the node's program, k3s or its lock file, seed, artifacts and a tree to copy, as the options name them. Out: nothing, or what is wrong with one of
+//! them, by the name of its option. Guarantees: what would end the build after minutes, or what a box would find unusable at its first start, when nobody
+//! is near, is told here: a file that is not there, a program of another architecture, a directory that is no seed, an artifact whose content is not that
+//! of its name.
 
 use super::Architecture;
-use crate::files;
-use anyhow::{Context as _, Result, bail};
+use crate::{files, k3s::pinned::Pinned};
+use anyhow::{Context as _, Result, anyhow, bail};
 use std::{
     fs::{self, File},
     io::Read as _,
@@ -17,30 +18,54 @@ use std::{
 const MACHINE: usize = 18;
 const MAGIC: &[u8] = b"\x7fELF";
 
+/// What is given, each by the option of its name.
+#[derive(Default)]
+pub struct Inputs<'a> {
+    pub binary: Option<&'a Path>,
+    pub k3s: Option<&'a Path>,
+    pub k3s_lock: Option<&'a Path>,
+    pub seed: Option<&'a Path>,
+    pub artifacts: Option<&'a Path>,
+    pub extra_tree: Option<&'a Path>,
+}
+
 /// Looks at each input that is given.
-pub fn check(
-    architecture: Architecture,
-    binary: Option<&Path>,
-    k3s: Option<&Path>,
-    seed: Option<&Path>,
-    artifacts: Option<&Path>,
-) -> Result<()> {
-    if let Some(binary) = binary {
-        program(binary, architecture, false)?;
-    }
-    if let Some(k3s) = k3s {
-        // What stands for k3s may be a script.
-        program(k3s, architecture, true)?;
-    }
-    if let Some(seed) = seed
-        && !seed.join("release.json").is_file()
-    {
+pub fn check(architecture: Architecture, inputs: &Inputs<'_>) -> Result<()> {
+    let look = |option: &str, given: Option<&Path>, check: &dyn Fn(&Path) -> Result<()>| {
+        let outcome = given.map_or(Ok(()), check);
+        outcome.map_err(|error| anyhow!("{option}: {error:#}"))
+    };
+    look("--binary", inputs.binary, &|path| {
+        program(path, architecture, false)
+    })?;
+    // What stands for k3s may be a script.
+    look("--k3s", inputs.k3s, &|path| program(path, architecture, true))?;
+    look("--k3s-lock", inputs.k3s_lock, &|path| {
+        Pinned::read(path, architecture.debian()).map(drop)
+    })?;
+    look("--seed", inputs.seed, &seed)?;
+    look("--artifacts", inputs.artifacts, &baked)?;
+    look("--extra-tree", inputs.extra_tree, &tree)
+}
+
+fn seed(directory: &Path) -> Result<()> {
+    if !directory.join("release.json").is_file() {
         bail!(
             "{} is no seed: it has no release.json; write one with `holdfastctl release render -f RELEASE --seed DIR`",
-            seed.display()
+            directory.display()
         );
     }
-    artifacts.map_or(Ok(()), baked)
+    Ok(())
+}
+
+/// A directory, of which the image gets what is in it.
+fn tree(directory: &Path) -> Result<()> {
+    fs::read_dir(directory).map(drop).with_context(|| {
+        format!(
+            "{} is no directory that can be read, to be copied over the root of the image",
+            directory.display()
+        )
+    })
 }
 
 fn program(path: &Path, architecture: Architecture, may_be_script: bool) -> Result<()> {
@@ -112,7 +137,12 @@ mod tests {
             fs::write(&path, content).unwrap();
             let given = Some(path.as_path());
             let (binary, k3s) = if k3s { (None, given) } else { (given, None) };
-            check(Architecture::X86_64, binary, k3s, None, None)
+            let inputs = Inputs {
+                binary,
+                k3s,
+                ..Inputs::default()
+            };
+            check(Architecture::X86_64, &inputs)
                 .err()
                 .map(|error| error.to_string())
                 .unwrap_or_default()
@@ -130,11 +160,23 @@ mod tests {
     fn a_directory_that_is_no_seed_and_an_artifact_under_a_wrong_name_are_refused() {
         let directory = tempfile::tempdir().unwrap();
         let given = directory.path();
-        let seed = || check(Architecture::X86_64, None, None, Some(given), None);
+        let seed = || {
+            let inputs = Inputs {
+                seed: Some(given),
+                ..Inputs::default()
+            };
+            check(Architecture::X86_64, &inputs)
+        };
         assert!(seed().unwrap_err().to_string().contains("no seed"));
         fs::write(given.join("release.json"), "{}").unwrap();
         seed().unwrap();
-        let artifacts = || check(Architecture::X86_64, None, None, None, Some(given));
+        let artifacts = || {
+            let inputs = Inputs {
+                artifacts: Some(given),
+                ..Inputs::default()
+            };
+            check(Architecture::X86_64, &inputs)
+        };
         assert!(artifacts().unwrap_err().to_string().contains("no artifacts"));
         let below = given.join("sha256");
         fs::create_dir(&below).unwrap();
@@ -144,5 +186,53 @@ mod tests {
         artifacts().unwrap();
         fs::write(below.join("0".repeat(64)), "abc").unwrap();
         assert!(artifacts().unwrap_err().to_string().contains(right));
+    }
+
+    #[test]
+    fn a_tree_that_is_no_directory_and_a_lock_file_that_is_none_are_refused_by_the_name_of_their_option() {
+        let directory = tempfile::tempdir().unwrap();
+        let (file, nowhere) = (directory.path().join("file"), directory.path().join("nowhere"));
+        fs::write(&file, "no lock").unwrap();
+        let told = |inputs: Inputs<'_>| {
+            let outcome = check(Architecture::X86_64, &inputs);
+            outcome.err().map(|error| error.to_string()).unwrap_or_default()
+        };
+        let tree = |path: &Path| {
+            told(Inputs {
+                extra_tree: Some(path),
+                ..Inputs::default()
+            })
+        };
+        assert_eq!(tree(directory.path()), "");
+        for path in [&file, &nowhere] {
+            let told = tree(path);
+            let expected = format!("--extra-tree: {} is no directory", path.display());
+            assert!(told.starts_with(&expected), "{told}");
+        }
+        let lock = |path: &Path| {
+            told(Inputs {
+                k3s_lock: Some(path),
+                ..Inputs::default()
+            })
+        };
+        let expect = |path: &Path, words: &str| {
+            let told = lock(path);
+            assert!(told.starts_with("--k3s-lock: ") && told.contains(words), "{told}");
+        };
+        expect(&nowhere, "cannot read");
+        expect(directory.path(), "cannot read");
+        expect(&file, "is no lock file");
+        fs::write(&file, "{}").unwrap();
+        expect(&file, "pins no k3s for amd64");
+        let binary = format!(
+            r#"{{"digest": "sha256:{}", "size": 1, "name": "k3s"}}"#,
+            "0".repeat(64)
+        );
+        fs::write(
+            &file,
+            format!(r#"{{"version": "v1.36.3+k3s1", "binaries": {{"amd64": {binary}}}}}"#),
+        )
+        .unwrap();
+        assert_eq!(lock(&file), "");
     }
 }
