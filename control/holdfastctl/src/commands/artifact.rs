@@ -51,7 +51,7 @@ pub async fn run(client: &Client, command: ArtifactCommand, format: Format) -> R
         }
         ArtifactCommand::List => {
             let blobs: Vec<BlobInfo> = client.get("api/v1/blobs").await?;
-            format.show(&blobs, |wide| list(&blobs, wide))
+            format.show(&blobs, |wide| list(&blobs, wide, "The hub holds no blobs."))
         }
         ArtifactCommand::Gc {
             older_than,
@@ -76,15 +76,7 @@ pub async fn run(client: &Client, command: ArtifactCommand, format: Format) -> R
                 request.dry_run = false;
                 collected = client.call(Method::POST, path, &request).await?;
             }
-            format.show(&collected, |wide| {
-                let what = if dry_run { "would be removed" } else { "removed" };
-                format!(
-                    "{}{} blobs, {} bytes {what}.\n",
-                    list(&collected.blobs, wide),
-                    collected.blobs.len(),
-                    collected.bytes
-                )
-            })
+            format.show(&collected, |wide| removed(&collected, dry_run, wide))
         }
     }
 }
@@ -115,7 +107,22 @@ fn look_at(file: &Path) -> Result<Pushed> {
     })
 }
 
-fn list(blobs: &[BlobInfo], wide: bool) -> String {
+/// What was removed, or would be.
+fn removed(collected: &CollectedBlobs, dry_run: bool, wide: bool) -> String {
+    const NOTHING: &str = "No blob can be removed: each is named by a release or a node, or was uploaded more recently than --older-than says.";
+    let list = list(&collected.blobs, wide, NOTHING);
+    if collected.blobs.is_empty() {
+        return list;
+    }
+    let what = if dry_run { "would be removed" } else { "removed" };
+    format!(
+        "{list}{} blobs, {} bytes {what}.\n",
+        collected.blobs.len(),
+        collected.bytes
+    )
+}
+
+fn list(blobs: &[BlobInfo], wide: bool, empty: &str) -> String {
     let now = Timestamp::now();
     let mut table = Table::new(["DIGEST", "BYTES", "AGE", "BY", "NODES", "RELEASES"]);
     for blob in blobs {
@@ -133,5 +140,35 @@ fn list(blobs: &[BlobInfo], wide: bool) -> String {
             output::printable(&blob.releases.join(",")),
         ]);
     }
-    table.render("The hub holds no blobs.")
+    table.render(empty)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_nothing_can_be_removed_the_hub_is_not_said_to_be_empty() {
+        for dry_run in [true, false] {
+            let told = removed(&CollectedBlobs::default(), dry_run, false);
+            assert!(told.starts_with("No blob can be removed"), "{told}");
+            assert_eq!(told.lines().count(), 1, "{told}");
+        }
+        let blob = BlobInfo {
+            digest: Digest::of(b"old"),
+            size: 3,
+            created_at: Timestamp::UNIX_EPOCH,
+            created_by: "admin".to_owned(),
+            releases: Vec::new(),
+            nodes: 0,
+        };
+        let one = CollectedBlobs {
+            bytes: 3,
+            blobs: vec![blob],
+        };
+        let told = removed(&one, true, true);
+        assert!(told.contains(&Digest::of(b"old").to_string()), "{told}");
+        assert!(told.ends_with("1 blobs, 3 bytes would be removed.\n"), "{told}");
+        assert!(removed(&one, false, true).ends_with("1 blobs, 3 bytes removed.\n"));
+    }
 }
