@@ -266,12 +266,15 @@ async fn what_is_too_large_empty_or_under_way_is_refused_before_it_is_read() {
         Body::wrap_stream(Box::pin(chunks)),
     );
     let other = async {
-        // As long as the first has not begun, the other one is the first.
-        let refused = eventually("the blob is being uploaded", async || {
-            let answer = begin(&hub, digest, 1_000).await;
-            (answer.status() == StatusCode::CONFLICT).then_some(answer)
+        // As long as the first has not begun, the other one would be the first, and the first be refused.
+        let directory = site.data_dir().join("blobs/sha256");
+        eventually("the first has begun its file", async || {
+            std::fs::read_dir(&directory).unwrap().next()
         })
-        .await;
+        .await
+        .unwrap();
+        let refused = begin(&hub, digest, 1_000).await;
+        assert_eq!(refused.status(), StatusCode::CONFLICT);
         let (_, problem) = problem(refused).await;
         assert_eq!(problem.code, codes::CONFLICT);
         sender.send(content[500..].to_vec()).await.unwrap();
