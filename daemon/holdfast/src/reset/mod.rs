@@ -217,11 +217,14 @@ pub fn carry_out(
             first = erased;
         }
     };
+    let mut keep: &[&str] = &[FILE, "lock"];
     if !order.keep_identity {
-        step(
-            erase_keys(&settings.identity_dir()),
-            "the keys of the box were overwritten and removed",
-        );
+        let erased = erase_keys(&settings.identity_dir());
+        if erased.is_err() {
+            // A key is removed only once it was overwritten: the next start tries that again.
+            keep = &[FILE, "lock", "identity"];
+        }
+        step(erased, "the keys of the box were overwritten and removed");
     }
     failpoint::reach("reset-keys");
     step(
@@ -230,7 +233,11 @@ pub fn carry_out(
     );
     failpoint::reach("reset-kubernetes");
     step(
-        erase_state(settings, state_dir, order.keep_identity, &mut left),
+        if order.keep_identity {
+            erase_but_identity(settings, state_dir, &mut left)
+        } else {
+            erase::content(state_dir, keep, &mut left).map_err(failed(state_dir))
+        },
         "the store was removed",
     );
     failpoint::reach("reset-store");
@@ -273,15 +280,7 @@ fn erase_kubernetes(settings: &Settings, left: &mut Vec<PathBuf>) -> Result<(), 
     first
 }
 
-fn erase_state(
-    settings: &Settings,
-    state_dir: &Path,
-    keep_identity: bool,
-    left: &mut Vec<PathBuf>,
-) -> Result<(), Problem> {
-    if !keep_identity {
-        return erase::content(state_dir, &[FILE, "lock"], left).map_err(failed(state_dir));
-    }
+fn erase_but_identity(settings: &Settings, state_dir: &Path, left: &mut Vec<PathBuf>) -> Result<(), Problem> {
     let rest = erase::content(state_dir, &[FILE, "lock", "identity", "boots", "store"], left);
     // The floor knows the highest generation, and sequences that must not be given out twice.
     let store = resolved(&settings.store_dir());

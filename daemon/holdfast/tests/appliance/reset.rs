@@ -445,3 +445,33 @@ fn one_file_that_cannot_be_erased_does_not_keep_the_others() {
     assert!(done.status.success(), "{done:?}");
     assert!(!stuck.exists());
 }
+
+#[test]
+fn a_key_that_cannot_be_overwritten_is_not_removed_before_it_was() {
+    let node = full();
+    order_earlier(&node, false);
+    // What runs cannot be written to, and could be removed.
+    let key = node.path("state/identity/device.key");
+    fs::copy("/bin/cat", &key).unwrap();
+    fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+    let mut running = std::process::Command::new(&key)
+        .stdin(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let arguments = carry_out(&node);
+    let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+    let refused = run(&node, &[&arguments[..], &["-o", "json"]].concat());
+    let problem: Value = serde_json::from_slice(&refused.stderr).unwrap();
+    assert_eq!(problem["code"], "reset-failed", "{problem}");
+    let kept = [
+        "state/factory-reset.json",
+        "state/identity/device.key",
+        "state/lock",
+    ];
+    assert_eq!(files(node.directory.path()), all_kept(&kept));
+    drop(running.stdin.take());
+    running.wait().unwrap();
+    let done = run(&node, &arguments);
+    assert!(done.status.success(), "{done:?}");
+    assert!(!key.exists());
+}
