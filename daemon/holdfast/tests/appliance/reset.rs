@@ -9,7 +9,7 @@ use holdfast::{
 };
 use nix::mount::{MsFlags, mount, umount};
 use serde_json::Value;
-use std::{collections::BTreeSet, fs, path::Path};
+use std::{collections::BTreeSet, fs, path::Path, process::Output};
 
 const SECRET: &str = "the key of the box";
 
@@ -68,6 +68,17 @@ fn carry_out(node: &TestBox) -> Vec<String> {
         "--personal".into(),
         node.path("esp/personal.toml").display().to_string(),
     ]
+}
+
+/// The order, carried out by a program with these arguments more.
+fn carried_out(node: &TestBox, more: &[&str]) -> Output {
+    let arguments = carry_out(node);
+    let arguments: Vec<_> = arguments
+        .iter()
+        .map(String::as_str)
+        .chain(more.iter().copied())
+        .collect();
+    run(node, &arguments)
 }
 
 /// Every file below the box's directory, but its settings.
@@ -394,9 +405,7 @@ fn what_lies_on_another_file_system_is_kept_and_told_and_all_else_is_erased() {
     )
     .unwrap();
     put(&volumes.join("of-an-app"), "data");
-    let arguments = carry_out(&node);
-    let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
-    let done = run(&node, &arguments);
+    let done = carried_out(&node, &[]);
     assert!(done.status.success(), "{done:?}");
     let said = String::from_utf8(done.stdout).unwrap();
     assert!(
@@ -422,9 +431,7 @@ fn one_file_that_cannot_be_erased_does_not_keep_the_others() {
     // Nobody removes a file on which something is mounted.
     let stuck = node.path("k3s-data/server/db/state.db");
     mount(Some(&stuck), &stuck, None::<&str>, MsFlags::MS_BIND, None::<&str>).unwrap();
-    let arguments = carry_out(&node);
-    let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
-    let refused = run(&node, &[&arguments[..], &["-o", "json"]].concat());
+    let refused = carried_out(&node, &["-o", "json"]);
     let problem: Value = serde_json::from_slice(&refused.stderr).unwrap();
     assert_eq!(problem["code"], "reset-failed", "{problem}");
     assert!(
@@ -441,7 +448,7 @@ fn one_file_that_cannot_be_erased_does_not_keep_the_others() {
     ];
     assert_eq!(files(node.directory.path()), all_kept(&kept));
     umount(&stuck).unwrap();
-    let done = run(&node, &arguments);
+    let done = carried_out(&node, &[]);
     assert!(done.status.success(), "{done:?}");
     assert!(!stuck.exists());
 }
@@ -458,9 +465,7 @@ fn a_key_that_cannot_be_overwritten_is_not_removed_before_it_was() {
         .stdin(std::process::Stdio::piped())
         .spawn()
         .unwrap();
-    let arguments = carry_out(&node);
-    let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
-    let refused = run(&node, &[&arguments[..], &["-o", "json"]].concat());
+    let refused = carried_out(&node, &["-o", "json"]);
     let problem: Value = serde_json::from_slice(&refused.stderr).unwrap();
     assert_eq!(problem["code"], "reset-failed", "{problem}");
     let kept = [
@@ -471,7 +476,7 @@ fn a_key_that_cannot_be_overwritten_is_not_removed_before_it_was() {
     assert_eq!(files(node.directory.path()), all_kept(&kept));
     drop(running.stdin.take());
     running.wait().unwrap();
-    let done = run(&node, &arguments);
+    let done = carried_out(&node, &[]);
     assert!(done.status.success(), "{done:?}");
     assert!(!key.exists());
 }
